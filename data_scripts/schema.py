@@ -4,7 +4,6 @@
 `data_scripts.text.normalize`, `spans` are character offsets into `text` and empty where nobody labelled languages.
 """
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, TypedDict
 from datasets import Features, List, Value
 
 from data_scripts.audio import SAMPLING_RATE_HZ, SoundfileAudio
+from data_scripts.readers import closest
 from data_scripts.spans import LANGUAGES, Span, SpanError, check_spans, parse_marked_text
 
 __all__ = ["COLUMNS", "DIALECTS", "EMOTIONS", "FEATURES", "LANGUAGES", "TEXT_FEATURES", "Row", "SchemaError", "Span"]
@@ -67,12 +67,6 @@ class Row(TypedDict, total=False):
 
 class SchemaError(ValueError):
     """A value that does not fit the schema; the message names the row, the key, what was got and what is allowed."""
-
-
-def closest(name: str, among: Sequence[str]) -> str:
-    """ " Did you mean 'x'?" or nothing."""
-    near = difflib.get_close_matches(name, list(among), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def coerce_metadata(raw: Mapping[str, Any], where: str) -> Row:

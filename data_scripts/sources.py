@@ -1,0 +1,183 @@
+"""One loader for every place that rows come from.
+
+    load_source(SourceArguments("corpora/vivos"))                          # a folder with metadata.csv and audio files
+    load_source(SourceArguments("train.jsonl", columns={"text": "sentence"}))
+    load_source(SourceArguments("org/corpus", split="test", streaming=True))   # a Hub data set
+    load_mixture([SourceArguments("a"), SourceArguments("b", weight=0.5)], seed=0)
+
+Rows come back in the columns of `data_scripts.schema`, audio still encoded, text normalised. Importing this module is
+cheap: `datasets` and the audio libraries are loaded with the first source.
+"""
+
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from data_scripts.readers import COLUMN_KEYS, SourceError, closest, detect_kind
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+__all__ = ["SourceArguments", "SourceError", "load_mixture", "load_source"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class SourceArguments:
+    """One source of rows.
+
+    Args:
+        path: a folder with metadata.csv or metadata.jsonl, a CSV, TSV or JSONL manifest, a folder or file of parquet
+            shards, a file of sentences (.txt, .txt.xz, .jsonl) or a Hub data set id.
+        kind: what `path` is; "auto" looks. "text" gives rows of text alone, whatever the file also holds.
+        split: the split to read: of a Hub data set, a sub-folder (`path/train/metadata.csv`), or the first part of
+            parquet file names (`train-00000.parquet`).
+        name: configuration of a Hub data set.
+        revision: branch, tag or commit of a Hub data set.
+        columns: schema name → name in the source, where they differ: `{text: sentence, audio: clip}`. `marked_text`
+            stands for a column with `[en]…[/en]` inside, which gives both text and spans.
+        weight: in a mixture, passes over this source per epoch (0.5: a seeded half of its rows; 2: all of them twice);
+            of streams, how often the next row is drawn from here, relative to the others.
+        streaming: rows are read while they are used, never held or cached as a whole.
+        max_rows: the first rows only.
+        corpus: name in the `corpus` column and in generated ids; the folder, file or Hub name by default.
+        id_prefix: put before every id, for corpora that number their rows alike.
+        allow_outside_root: let a manifest point outside of its own folder (absolute paths, `..`, links).
+
+    Raises:
+        ValueError: a value out of range or an unknown column.
+    """
+
+    path: str
+    kind: Literal["auto", "folder", "manifest", "parquet", "hub", "text"] = "auto"
+    split: str = "train"
+    name: str | None = None
+    revision: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    weight: float = 1.0
+    streaming: bool = False
+    max_rows: int | None = None
+    corpus: str | None = None
+    id_prefix: str = ""
+    allow_outside_root: bool = False
+
+    def __post_init__(self) -> None:
+        kinds = ("auto", "folder", "manifest", "parquet", "hub", "text")
+        if not self.path:
+            raise ValueError("path of a source is empty")
+        if self.kind not in kinds:
+            raise ValueError(f"kind of source {self.path}: {self.kind!r} is none of {', '.join(kinds)}")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise ValueError(f"weight of source {self.path} must be above 0, got {self.weight}")
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ValueError(f"max_rows of source {self.path} must be at least 1 or null, got {self.max_rows}")
+        for key in self.columns:
+            if key not in COLUMN_KEYS:
+                raise ValueError(
+                    f"columns of source {self.path}: {key!r} is no column of the schema; allowed are "
+                    f"{', '.join(COLUMN_KEYS)} (schema name: name in the source).{closest(key, COLUMN_KEYS)}"
+                )
+
+
+def load_source(
+    source: SourceArguments,
+    *,
+    need_text: bool = True,
+    normalise: bool = True,
+    fill_durations: bool = True,
+) -> "Dataset | IterableDataset":
+    """Rows of one source in the columns of `data_scripts.schema.FEATURES` (`TEXT_FEATURES` for kind "text").
+
+    Audio is not decoded: `row["audio"]` is `{"path", "bytes"}` for `data_scripts.audio.read_audio`. Rows without text or
+    with an unreadable file are still there: `data_scripts.validate.validate_rows` drops and lists them.
+
+    Args:
+        need_text: the source must have a text column (emotion corpora may lack one).
+        normalise: apply `normalize_with_spans` to text and spans; validation does it itself, to count repairs.
+        fill_durations: where the source states no durations, take them from the audio headers (0.1 ms a file).
+
+    Raises:
+        SourceError: no such source, missing columns (with those found), a broken line, an encoding other than UTF-8,
+            a path that leaves its root; names the file and the line.
+        SchemaError: a value of the wrong type or outside of the allowed ones; names the row and the key.
+    """
+    from data_scripts import tables
+
+    kind = detect_kind(source.path) if source.kind == "auto" else source.kind
+    options = tables.RowOptions(need_text=need_text, normalise=normalise, fill_durations=fill_durations)
+    if kind == "text":
+        return tables.load_text(source, options)
+    if kind in ("folder", "manifest"):
+        return tables.load_manifest(source, kind, options)
+    return tables.load_columnar(source, kind, options)
+
+
+def load_mixture(sources: list[SourceArguments], seed: int) -> "Dataset | IterableDataset":
+    """Several sources as one data set, mixed by their weights; a function of the arguments and the seed alone.
+
+    Map-style sources are concatenated, each repeated `weight` times (a fraction takes a seeded sample); shuffling is
+    left to the sampler. If any source streams, rows are drawn at random with probabilities proportional to the weights,
+    until every source has been read once.
+
+    Raises:
+        SourceError: an id that occurs twice (map-style; a stream cannot be searched), or speech mixed with text alone.
+    """
+    from datasets import Dataset, concatenate_datasets, interleave_datasets
+
+    if not sources:
+        raise SourceError("a mixture needs at least one source")
+    parts = [load_source(source) for source in sources]
+    with_audio = ["audio" in (part.column_names or []) for part in parts]
+    if len(set(with_audio)) > 1:
+        speech, text = sources[with_audio.index(True)].path, sources[with_audio.index(False)].path
+        raise SourceError(f"{speech} has audio and {text} has text alone: they cannot be mixed; kind: text drops audio")
+    maps = [part for part in parts if isinstance(part, Dataset)]
+    _check_ids(maps, [source for source, part in zip(sources, parts, strict=True) if isinstance(part, Dataset)])
+    if len(maps) == len(parts):
+        weighted = [
+            _repeat(part, source.weight, seed + index)
+            for index, (part, source) in enumerate(zip(maps, sources, strict=True))
+        ]
+        return concatenate_datasets(weighted) if len(weighted) > 1 else weighted[0]
+    streams = [
+        part.to_iterable_dataset(num_shards=max(1, min(64, len(part)))) if isinstance(part, Dataset) else part
+        for part in parts
+    ]
+    if len(streams) == 1:
+        return streams[0]
+    total = sum(source.weight for source in sources)
+    probabilities = [source.weight / total for source in sources]
+    return interleave_datasets(streams, probabilities=probabilities, seed=seed, stopping_strategy="all_exhausted")
+
+
+def _repeat(part: "Dataset", weight: float, seed: int) -> "Dataset":
+    import numpy as np
+
+    whole, fraction = divmod(weight, 1)
+    indices = list(range(len(part))) * int(whole)
+    if fraction:
+        sample = np.random.default_rng(seed).choice(len(part), round(fraction * len(part)), replace=False)
+        indices += sorted(int(index) for index in sample)
+    return part if weight == 1 else part.select(indices)
+
+
+def _check_ids(parts: "list[Dataset]", sources: list[SourceArguments]) -> None:
+    seen: dict[str, str] = {}
+    twice: dict[str, tuple[str, str]] = {}
+    for part, source in zip(parts, sources, strict=True):
+        for row_id in part["id"]:
+            if row_id in seen:
+                twice.setdefault(row_id, (seen[row_id], source.path))
+            else:
+                seen[row_id] = source.path
+    if twice:
+        row_id, (first, second) = next(iter(twice.items()))
+        remedy = (
+            "run `python scripts/prepare_data.py validate`, which keeps the first of each"
+            if first == second
+            else "set id_prefix for one of them, or drop one if it is the same data"
+        )
+        places = first if first == second else f"{first} and {second}"
+        raise SourceError(f"{len(twice)} id(s) occur twice, for example {row_id!r} in {places}: {remedy}")
