@@ -1,0 +1,149 @@
+"""espeak-ng through ctypes: text in, samples out, the same bytes every time.
+
+The library and its voices come from the `espeakng-loader` package; nothing of espeak-ng (GPL-3.0) is part of this
+project. espeak-ng keeps its state in global variables, so one process can hold one `Espeak`; use processes, not
+threads, to go parallel. That state also drifts from utterance to utterance (phase, flutter, noise), which makes a
+rendering depend on what was said before: `reset()` loads the library afresh (1.5 ms) and ends that dependence.
+"""
+
+import _ctypes
+import ctypes
+import sys
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+_AUDIO_OUTPUT_SYNCHRONOUS = 2
+_CHARS_UTF8 = 1
+_RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
+
+
+class EspeakError(RuntimeError):
+    """espeak-ng is missing, or refused what it was asked."""
+
+
+class Espeak:
+    """The one espeak-ng of this process; a context manager.
+
+    Attributes:
+        sampling_rate_hz: rate of the samples it returns (22,050 with the stock voices).
+
+    Raises:
+        EspeakError: espeakng-loader is not installed, the library does not start, or another `Espeak` is open.
+    """
+
+    _open = False
+
+    def __init__(self) -> None:
+        if Espeak._open:
+            raise EspeakError("espeak-ng has one global state: close the Espeak that is open, or use another process")
+        try:
+            import espeakng_loader
+        except ImportError as error:
+            raise EspeakError(
+                "speech synthesis needs espeak-ng, and the package that brings it is not installed: "
+                "pip install espeakng-loader"
+            ) from error
+        self._library_path = str(espeakng_loader.get_library_path())
+        self._data_path = str(espeakng_loader.get_data_path()).encode()
+        self._chunks: list[np.ndarray] = []
+        prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        # The library keeps only the address: without this reference Python would free the callback.
+        self._callback = prototype(self._receive)
+        self._library: ctypes.CDLL | None = None
+        self._voice: str | None = None
+        self.sampling_rate_hz = 0
+        Espeak._open = True
+        try:
+            self._load()
+        except BaseException:
+            Espeak._open = False
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unload the library; safe to call twice."""
+        self._unload()
+        Espeak._open = False
+
+    def reset(self) -> None:
+        """Back to the state of a fresh process, so that the next words sound the same whatever was said before."""
+        self._unload()
+        self._load()
+
+    def speak(self, text: str, voice: str, *, rate_wpm: int = 175, pitch: int = 50, pitch_range: int = 50) -> np.ndarray:
+        """Samples of `text` in `voice`.
+
+        Args:
+            text: words; espeak-ng reads digits and signs in its own way, so spell them out.
+            voice: language, with a timbre variant if wanted: "vi", "vi-vn-x-south+f2", "en-us+Alex".
+            rate_wpm: words a minute, 80 to 450.
+            pitch: 0 to 99.
+            pitch_range: 0 (monotone) to 99.
+
+        Returns:
+            float32 in [-1, 1], shape (n,), at `sampling_rate_hz`; n is 0 when there is nothing to say.
+
+        Raises:
+            EspeakError: unknown voice, a NUL character, or a closed instance.
+        """
+        if self._library is None:
+            raise EspeakError("this Espeak is closed; open another")
+        if "\0" in text:
+            raise EspeakError(f"text holds a NUL character: {text!r}")
+        self._set_voice(voice)
+        for parameter, value in ((_RATE, rate_wpm), (_PITCH, pitch), (_RANGE, pitch_range), (_VOLUME, 100)):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        data = text.encode() + b"\0"
+        self._chunks.clear()
+        status = self._library.espeak_Synth(data, len(data), 0, 1, 0, _CHARS_UTF8, None, None)
+        if status != 0:
+            raise EspeakError(f"espeak-ng could not speak {text!r} in voice {voice!r} (status {status})")
+        self._library.espeak_Synchronize()
+        if not self._chunks:
+            return np.zeros(0, np.float32)
+        return np.concatenate(self._chunks).astype(np.float32) / 32768.0
+
+    def _set_voice(self, voice: str) -> None:
+        assert self._library is not None
+        # An unknown "+variant" is silently ignored by espeak-ng; callers choose from the list in `speech`.
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise EspeakError(f"espeak-ng has no voice {voice!r}; give a language id such as vi, vi-vn-x-south or en-us")
+
+    def _receive(self, samples, count: int, _events) -> int:
+        if samples and count > 0:
+            self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    def _load(self) -> None:
+        library = ctypes.CDLL(self._library_path)
+        library.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
+        library.espeak_Synth.argtypes = [
+            ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint,
+            ctypes.c_void_p, ctypes.c_void_p,
+        ]  # fmt: skip
+        rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, self._data_path, 0)
+        if rate <= 0:
+            raise EspeakError(f"espeak-ng did not start from {self._library_path} with data {self._data_path.decode()}")
+        library.espeak_SetSynthCallback(self._callback)
+        # Breath noise comes from the C library's generator, jitter of pitch from espeak-ng's own.
+        libc = ctypes.CDLL("msvcrt") if sys.platform == "win32" else ctypes.CDLL(None)
+        libc.srand(1)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        self._library, self.sampling_rate_hz = library, rate
+
+    def _unload(self) -> None:
+        library, self._library = self._library, None
+        if library is None:
+            return
+        library.espeak_Terminate()
+        unload = getattr(_ctypes, "FreeLibrary", None) or _ctypes.dlclose
+        unload(library._handle)
