@@ -59,8 +59,8 @@ def suffix_of(path: str | Path) -> str:
     return Path(path.stem).suffix.lower() if path.suffix.lower() in (".xz", ".gz") else path.suffix.lower()
 
 
-def detect_kind(path: str) -> str:
-    """"folder", "manifest", "parquet", "text" or "hub".
+def detect_kind(path: str, columns: Mapping[str, str] | None = None) -> str:
+    """ "folder", "manifest", "parquet", "text" or "hub"; `columns` as in `SourceArguments`.
 
     Raises:
         SourceError: neither a readable file or folder nor a Hub id.
@@ -80,9 +80,12 @@ def detect_kind(path: str) -> str:
             return "text"
         if suffix in RECORD_SUFFIXES:
             found, _ = peek(read_records(local))
-            return "manifest" if any(name in found for name in ALIASES["audio"]) else "text"
+            speech = "audio" in (columns or {}) or any(name in found for name in ALIASES["audio"])
+            return "manifest" if speech else "text"
         allowed = ", ".join((*RECORD_SUFFIXES, ".parquet", *SENTENCE_SUFFIXES))
-        raise SourceError(f"{path}: cannot tell what this is from {suffix or 'a name without extension'}; known: {allowed}")
+        raise SourceError(
+            f"{path}: cannot tell what this is from {suffix or 'a name without extension'}; known: {allowed}"
+        )
     if _HUB_ID.fullmatch(path) and not path.startswith((".", "/")) and suffix_of(path) not in RECORD_SUFFIXES:
         return "hub"
     raise SourceError(f"{path}: no such file or folder")
@@ -100,7 +103,7 @@ def metadata_files(folder: Path) -> dict[str, Path]:
 
 
 def metadata_file(folder: Path, split: str) -> tuple[Path, str]:
-    """The metadata file of a split, and the start that its file names must have ("test/" where one file serves all)."""
+    """The metadata file of a split, and the start its file names must have ("test/" if one file serves all)."""
     found = metadata_files(folder)
     if split in found:
         return found[split], ""

@@ -73,8 +73,8 @@ def coerce_metadata(raw: Mapping[str, Any], where: str) -> Row:
     """The columns beside `id` and `audio` of a row, checked.
 
     Args:
-        raw: by schema name; `marked_text` (`[en]…[/en]` inside) may stand for `text` and `spans`; `spans` may be a JSON
-            string, `duration_s` a numeric one; a missing value is None or an empty string.
+        raw: by schema name; `marked_text` (`[en]…[/en]` inside) may stand for `text` and `spans`; `spans` may be a
+            JSON string, `duration_s` a numeric one; a missing value is None or an empty string.
         where: names the row in messages, as "metadata.csv:17".
 
     Raises:
@@ -147,7 +147,9 @@ def _spans(value: Any, where: str) -> Sequence[Mapping[str, Any]]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise SchemaError(f"{where}: spans is not JSON ({error.msg} at character {error.pos}): {value!r}") from None
+            raise SchemaError(
+                f"{where}: spans is not JSON ({error.msg} at character {error.pos}): {value!r}"
+            ) from None
     if isinstance(value, Mapping):  # the columnar form some readers give a list of structs
         value = [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
     if not isinstance(value, list):

@@ -90,8 +90,8 @@ def load_source(
 ) -> "Dataset | IterableDataset":
     """Rows of one source in the columns of `data_scripts.schema.FEATURES` (`TEXT_FEATURES` for kind "text").
 
-    Audio is not decoded: `row["audio"]` is `{"path", "bytes"}` for `data_scripts.audio.read_audio`. Rows without text or
-    with an unreadable file are still there: `data_scripts.validate.validate_rows` drops and lists them.
+    Audio is not decoded: `row["audio"]` is `{"path", "bytes"}` for `data_scripts.audio.read_audio`. Rows without text
+    or with an unreadable file are still there: `data_scripts.validate.validate_rows` drops and lists them.
 
     Args:
         need_text: the source must have a text column (emotion corpora may lack one).
@@ -105,7 +105,7 @@ def load_source(
     """
     from data_scripts import tables
 
-    kind = detect_kind(source.path) if source.kind == "auto" else source.kind
+    kind = detect_kind(source.path, source.columns) if source.kind == "auto" else source.kind
     options = tables.RowOptions(need_text=need_text, normalise=normalise, fill_durations=fill_durations)
     if kind == "text":
         return tables.load_text(source, options)
@@ -118,8 +118,8 @@ def load_mixture(sources: list[SourceArguments], seed: int) -> "Dataset | Iterab
     """Several sources as one data set, mixed by their weights; a function of the arguments and the seed alone.
 
     Map-style sources are concatenated, each repeated `weight` times (a fraction takes a seeded sample); shuffling is
-    left to the sampler. If any source streams, rows are drawn at random with probabilities proportional to the weights,
-    until every source has been read once.
+    left to the sampler. If any source streams, rows are drawn at random, with probabilities proportional to the
+    weights, until every source has been read once.
 
     Raises:
         SourceError: an id that occurs twice (map-style; a stream cannot be searched), or speech mixed with text alone.
@@ -132,7 +132,9 @@ def load_mixture(sources: list[SourceArguments], seed: int) -> "Dataset | Iterab
     with_audio = ["audio" in (part.column_names or []) for part in parts]
     if len(set(with_audio)) > 1:
         speech, text = sources[with_audio.index(True)].path, sources[with_audio.index(False)].path
-        raise SourceError(f"{speech} has audio and {text} has text alone: they cannot be mixed; kind: text drops audio")
+        raise SourceError(
+            f"{speech} has audio and {text} has text alone: they cannot be mixed; kind: text drops audio"
+        )
     maps = [part for part in parts if isinstance(part, Dataset)]
     _check_ids(maps, [source for source, part in zip(sources, parts, strict=True) if isinstance(part, Dataset)])
     if len(maps) == len(parts):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, TypedDict
 
 LANGUAGES = ("vi", "en")
@@ -88,7 +89,7 @@ def check_spans(text: str, spans: Iterable[Mapping[str, Any]]) -> list[Span]:
             raise SpanError(f"unknown language {lang!r} of a span, allowed are {', '.join(LANGUAGES)}")
         checked.append({"start": start, "end": end, "lang": lang})
     checked.sort(key=lambda span: span["start"])
-    for before, after in zip(checked, checked[1:], strict=False):
+    for before, after in pairwise(checked):
         if after["start"] < before["end"]:
             raise SpanError(f"spans {before['start']}..{before['end']} and {after['start']}..{after['end']} overlap")
     return checked
