@@ -1,7 +1,7 @@
 """Audio for rows: `read_audio` decodes wherever samples are needed, `SoundfileAudio` is the column that holds files.
 
-The decoder itself is in `data_scripts.decoding`; importing this module also makes every `Audio` column of parquet, README
-and dataset_info files a `SoundfileAudio` in this process.
+The decoder itself is in `data_scripts.decoding`; importing this module also makes every `Audio` column of parquet,
+README and dataset_info files a `SoundfileAudio` in this process.
 """
 
 import logging
@@ -95,10 +95,12 @@ class SoundfileAudio(Audio):
         return super().cast_storage(storage)
 
 
-def embed_audio(dataset: Dataset) -> Dataset:
+def embed_audio(dataset: Dataset, *, keep_in_memory: bool = False) -> Dataset:
     """Put the bytes of the files a data set points at into the data set (`Dataset.to_parquet` would write paths)."""
     formatted = dataset.with_format("arrow")
-    return formatted.map(embed_table_storage, batched=True, batch_size=256).with_format(None)
+    return formatted.map(embed_table_storage, batched=True, batch_size=256, keep_in_memory=keep_in_memory).with_format(
+        None
+    )
 
 
 def _register() -> None:
