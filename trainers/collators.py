@@ -1,0 +1,327 @@
+"""Rows to batches: audio is decoded, phonemes looked up and augmentation drawn here, in the data loader's workers.
+
+Everything random is a function of (seed, epoch, row id), never of a global generator, so a resumed run, another number
+of workers or of ranks sees the same batches. Rows carry `epoch` in training only (`trainers.datasets_map.EpochRows`):
+rows without it are neither augmented nor given sampled pronunciations.
+
+Rows from a cache (`trainers.cache`) hold `encoder_states` or `phoneme_ids` and `s2p_states` instead of audio and go
+through the same collators.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from data_scripts.audio import AudioError, read_audio
+from data_scripts.augment import augment_waveform, mask_features
+
+logger = logging.getLogger(__name__)
+
+IGNORED = -100
+SAMPLING_RATE_HZ = 16_000
+MAX_REMEMBERED = 500_000
+Row = Mapping[str, Any]
+Batch = dict[str, torch.Tensor]
+
+
+class RowError(ValueError):
+    """A row that cannot become part of a batch; the message names the row, its file and what to do."""
+
+
+def row_rng(seed: int, row: Row) -> np.random.Generator:
+    """The generator of one row in one epoch; the same on every rank, worker and resumed run."""
+    name = hashlib.blake2b(str(row["id"]).encode(), digest_size=8).digest()
+    return np.random.default_rng([seed, row["epoch"], int.from_bytes(name, "little")])
+
+
+def pad_ids(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Id sequences of several lengths as one (B, longest) tensor, padded on the right with `value`."""
+    return torch.nn.utils.rnn.pad_sequence(
+        [torch.as_tensor(ids, dtype=torch.long) for ids in sequences], batch_first=True, padding_value=value
+    )
+
+
+def pad_states(states: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(num_frames, D) arrays as one float32 (B, longest, D) tensor, zero-padded, and its (B, longest) mask."""
+    # copies: the arrays may be read-only views of a memory map
+    tensors = [torch.from_numpy(np.array(one, dtype=np.float32)) for one in states]
+    mask = pad_ids([[1] * len(one) for one in states], 0)
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), mask
+
+
+class PhonemeLabels:
+    """Texts as phoneme ids ending in `</s>`, remembered by text and language spans.
+
+    Args:
+        g2p: `data_scripts.text.g2p.G2P`, or anything with its `phonemise(text, spans, seed=, dialect=)`.
+        tokenizer: the phoneme tokenizer.
+
+    Raises:
+        RowError: a symbol is not in the tokenizer, or a text has no phonemes at all.
+    """
+
+    def __init__(self, g2p: Any, tokenizer: Any):
+        self.g2p = g2p
+        self.vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self.eos_token_id: int = tokenizer.eos_token_id
+        self._remembered: dict[tuple, list[int]] = {}
+        self._reported: set[str] = set()
+
+    def __call__(self, row: Row, seed: int | None = None, dialect: str | None = None) -> list[int]:
+        spans = [(span["start"], span["end"], span["lang"]) for span in row.get("spans") or ()]
+        key = (row["text"], *spans)
+        plain = seed is None and dialect is None
+        if plain and key in self._remembered:
+            return self._remembered[key]
+        read = self.g2p.phonemise(row["text"], spans, seed=seed, dialect=dialect)
+        if read.unknown:
+            self._report(row, read.unknown)
+        if not read.phonemes:
+            raise RowError(f"row {row['id']!r}: no phonemes for text {row['text']!r}; validate the data to drop it")
+        try:
+            ids = [self.vocabulary[symbol] for symbol in read.phonemes]
+        except KeyError as error:
+            raise RowError(
+                f"row {row['id']!r}: phoneme {error.args[0]!r} is not in the phoneme tokenizer; "
+                "use the phoneme register that the model was built with"
+            ) from None
+        ids.append(self.eos_token_id)
+        if plain and len(self._remembered) < MAX_REMEMBERED:
+            self._remembered[key] = ids
+        return ids
+
+    def _report(self, row: Row, unknown: Sequence[str]) -> None:
+        new = [word for word in unknown if word not in self._reported]
+        self._reported.update(new)
+        if new:
+            logger.warning("row %r: no pronunciation for %s; left out of its phonemes", row["id"], new)
+
+
+class SpeechInputs:
+    """Audio of rows as model inputs: `input_features` and `attention_mask`, or cached `encoder_states` and their mask.
+
+    Args:
+        feature_extractor: of a Whisper, Wav2Vec2 or Wav2Vec2-BERT model.
+        window (`"padded"` or `"trimmed"`): `S2PConfig.encoder_window`. Whisper only: pad every utterance to the full
+            window, or to the longest utterance of the batch.
+        seed (`int`): seed of the augmentation.
+        augmentation (*optional*): `trainers.arguments.AugmentationArguments`, applied to training rows.
+
+    Raises:
+        RowError: audio that cannot be read, or is longer than the feature extractor's window.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: Any,
+        window: Literal["padded", "trimmed"] = "padded",
+        seed: int = 0,
+        augmentation: Any = None,
+    ):
+        self.feature_extractor = feature_extractor
+        self.window = window
+        self.seed = seed
+        self.augmentation = augmentation
+        if window not in ("padded", "trimmed"):
+            raise ValueError(f"window is {window!r}; it must be 'padded' or 'trimmed'")
+        # Only Whisper's extractor has a window; the others see the samples of the utterance alone.
+        self.max_samples: int | None = getattr(feature_extractor, "n_samples", None)
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        if "encoder_states" in rows[0]:
+            states, mask = pad_states([row["encoder_states"] for row in rows])
+            return {"encoder_states": states, "encoder_attention_mask": mask}
+        generators = [row_rng(self.seed, row) if "epoch" in row else None for row in rows]
+        audio = [self._read(row, rng) for row, rng in zip(rows, generators, strict=True)]
+        padding: dict[str, Any] = {"padding": "longest"}
+        if self.max_samples is not None:
+            # An even number of mel frames, because Whisper's second convolution has stride 2.
+            even = {"pad_to_multiple_of": 2 * self.feature_extractor.hop_length}
+            padding = {"padding": "max_length"} if self.window == "padded" else {"padding": "longest", **even}
+        batch = self.feature_extractor(
+            audio, sampling_rate=SAMPLING_RATE_HZ, return_attention_mask=True, return_tensors="pt", **padding
+        )
+        # Wav2Vec2 calls its waveform input_values; our models take one name for all encoders.
+        features = batch["input_values"] if "input_values" in batch else batch["input_features"]
+        mask = batch["attention_mask"]
+        if self.augmentation is not None and features.ndim == 3:
+            self._mask(features, mask, generators)
+        return {"input_features": features, "attention_mask": mask}
+
+    def _read(self, row: Row, rng: np.random.Generator | None) -> np.ndarray:
+        try:
+            audio = read_audio(row["audio"], SAMPLING_RATE_HZ)
+        except (AudioError, OSError) as error:
+            raise RowError(f"row {row['id']!r}: {error}; validate the data to drop such rows") from error
+        if self.max_samples is not None and len(audio) > self.max_samples:
+            # The extractor would cut it silently and train on text that was never spoken.
+            raise RowError(
+                f"row {row['id']!r} lasts {len(audio) / SAMPLING_RATE_HZ:.1f} s, but the encoder's window is "
+                f"{self.max_samples / SAMPLING_RATE_HZ:.1f} s; lower data.max_duration_s"
+            )
+        if self.augmentation is None or rng is None:
+            return audio
+        changed = augment_waveform(audio, self.augmentation, rng)
+        # Slowed-down speech may no longer fit; it is then taken as it was recorded.
+        return audio if self.max_samples is not None and len(changed) > self.max_samples else changed
+
+    def _mask(self, features: torch.Tensor, mask: torch.Tensor, generators: Sequence[Any]) -> None:
+        """Masks the true frames of training rows in place. Whisper's features are (B, bins, frames)."""
+        by_time = features.transpose(1, 2) if self.max_samples is not None else features
+        for index, rng in enumerate(generators):
+            if rng is not None:
+                num_frames = int(mask[index].sum())
+                masked = mask_features(by_time[index, :num_frames].numpy(), self.augmentation, rng)
+                by_time[index, :num_frames] = torch.from_numpy(masked)
+
+
+class S2PCollator:
+    """Audio → phonemes.
+
+    Two rows, "ta" (0.02 s) and "xin" (0.01 s), `</s>` = 1, a Whisper extractor, trimmed:
+
+    ```python
+    {
+        "input_features": tensor of shape (2, 80, 2),
+        "attention_mask": tensor([[1, 1], [1, 0]]),
+        "labels": tensor([[9, 30, 7, 1, -100], [11, 34, 15, 7, 1]]),
+    }
+    ```
+
+    Cached rows give `encoder_states` (B, T, D) and `encoder_attention_mask` (B, T) in place of the first two.
+
+    Args:
+        inputs (`SpeechInputs`): makes the model inputs.
+        labels (`PhonemeLabels`): makes the target phonemes, the most probable pronunciation.
+    """
+
+    def __init__(self, inputs: SpeechInputs, labels: PhonemeLabels):
+        self.inputs = inputs
+        self.labels = labels
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        return {**self.inputs(rows), "labels": pad_ids([self.labels(row) for row in rows], IGNORED)}
+
+
+class TextLabels:
+    """Texts as ids ending in `</s>`, by the text tokenizer."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def __call__(self, rows: Sequence[Row]) -> torch.Tensor:
+        eos = self.tokenizer.eos_token_id
+        ids = self.tokenizer([row["text"] for row in rows], add_special_tokens=True)["input_ids"]
+        return pad_ids([one if one and one[-1] == eos else [*one, eos] for one in ids], IGNORED)
+
+
+class P2TCollator:
+    """Phonemes → text.
+
+    Two rows, "ta" and "xin chào", `</s>` = 1, `<pad>` = 0:
+
+    ```python
+    {
+        "input_ids": tensor([[9, 30, 7, 1, 0, 0, 0, 0], [11, 34, 15, 7, 22, 30, 40, 1]]),
+        "attention_mask": tensor([[1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]]),
+        "labels": tensor([[50, 1, -100], [61, 72, 1]]),
+    }
+    ```
+
+    Training rows get a pronunciation sampled by (seed, epoch, row) and, with `noise`, S2P-like mistakes: each phoneme
+    is with that probability dropped, doubled or replaced by another, equally often. Targets never change.
+
+    Args:
+        phonemes (`PhonemeLabels`), text (`TextLabels`): make inputs and targets.
+        noise (`float`): share of phonemes changed in training, in [0, 1).
+        seed (`int`): seed of pronunciations and noise.
+        dialect (`str`, *optional*): pronunciation of rows that name no dialect.
+    """
+
+    def __init__(
+        self,
+        phonemes: PhonemeLabels,
+        text: TextLabels,
+        *,
+        noise: float = 0.0,
+        seed: int = 0,
+        dialect: str | None = None,
+    ):
+        if not 0 <= noise < 1:
+            raise ValueError(f"noise must be in [0, 1), got {noise}")
+        self.phonemes = phonemes
+        self.text = text
+        self.noise = noise
+        self.seed = seed
+        self.dialect = dialect
+        special = {"<pad>", "</s>", "<unk>", "<s>"}
+        self.symbols = np.array([i for symbol, i in sorted(phonemes.vocabulary.items()) if symbol not in special])
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        inputs = [self._read(row) for row in rows]
+        mask = pad_ids([[1] * len(ids) for ids in inputs], 0)
+        return {"input_ids": pad_ids(inputs, 0), "attention_mask": mask, "labels": self.text(rows)}
+
+    def _read(self, row: Row) -> list[int]:
+        dialect = row.get("dialect") or self.dialect
+        if "epoch" not in row:
+            return self.phonemes(row, dialect=dialect)
+        rng = row_rng(self.seed, row)
+        *ids, eos = self.phonemes(row, seed=int(rng.integers(2**31)), dialect=dialect)
+        return [*self._disturb(ids, rng), eos]
+
+    def _disturb(self, ids: list[int], rng: np.random.Generator) -> list[int]:
+        if not self.noise:
+            return ids
+        kinds = np.where(rng.random(len(ids)) < self.noise, rng.integers(1, 4, len(ids)), 0)
+        others = rng.choice(self.symbols, len(ids))
+        heard: list[int] = []
+        for phoneme, kind, other in zip(ids, kinds.tolist(), others.tolist(), strict=True):
+            heard += ([phoneme], [], [phoneme, phoneme], [other])[kind]
+        return heard or ids
+
+
+class TSPCCollator:
+    """Audio → text.
+
+    Two rows, "ta" and "xin chào", with audio:
+
+    ```python
+    {
+        "input_features": tensor of shape (2, 80, 3000),
+        "attention_mask": tensor of shape (2, 3000),
+        "labels": tensor([[50, 1, -100], [61, 72, 1]]),
+    }
+    ```
+
+    Rows from `trainers.cache.S2POutputCache` instead give what the frozen S2P heard, `</s>` included:
+
+    ```python
+    {
+        "phoneme_ids": tensor([[9, 30, 7, 1, 0], [11, 34, 15, 7, 1]]),
+        "phoneme_attention_mask": tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]),
+        "s2p_states": tensor of shape (2, 5, D),
+        "labels": tensor([[50, 1, -100], [61, 72, 1]]),
+    }
+    ```
+
+    Args:
+        inputs (`SpeechInputs`): makes the model inputs.
+        text (`TextLabels`): makes the targets.
+    """
+
+    def __init__(self, inputs: SpeechInputs, text: TextLabels):
+        self.inputs = inputs
+        self.text = text
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        labels = self.text(rows)
+        if "s2p_states" not in rows[0]:
+            return {**self.inputs(rows), "labels": labels}
+        states, mask = pad_states([row["s2p_states"] for row in rows])
+        ids = pad_ids([row["phoneme_ids"] for row in rows], 0)
+        return {"phoneme_ids": ids, "phoneme_attention_mask": mask, "s2p_states": states, "labels": labels}
