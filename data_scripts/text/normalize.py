@@ -44,7 +44,8 @@ def normalize_with_spans(text: str, spans: Sequence[AnySpan]) -> tuple[str, list
     """(normalised text, spans over it). Words inside an "en" span are cleaned but never respelled as Vietnamese.
 
     A span's new edges are those of the words it touches, so a label on part of a word covers the word; a span left
-    with no words is dropped. Raises `SpanError` for a span outside the text, empty, overlapping or of another language.
+    with no words is dropped. Raises `SpanError` for a span outside the text, empty, overlapping or of another
+    language.
     """
     labels = as_spans(text, spans)
     chars, origins = _clean(text)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from data_scripts.text.syllables import Syllable, all_syllables
 
@@ -86,19 +86,19 @@ def phoneme_symbols(register: str) -> list[str]:
 def syllable_to_phonemes(syllable: Syllable, register: str = "full") -> tuple[str, ...]:
     """Symbols of one syllable in reading order: (onset) (w) nucleus tone (coda)."""
     vmd = check_register(register) == "vmd"
-    onset, nucleus, coda = ONSET_SYMBOLS.get(syllable.onset), syllable.nucleus, syllable.coda
+    onset, nucleus, coda = ONSET_SYMBOLS.get(syllable.onset, ""), syllable.nucleus, syllable.coda
     medial = bool(syllable.medial)
     if vmd and nucleus == "u" and coda == "j":
         medial, nucleus, coda = True, "i", ""
     elif vmd and nucleus == "uô" and coda:
         medial, nucleus = True, "ô"
     vowel = A_BEFORE_PALATAL if nucleus == "a" and coda in ("ch", "nh") else NUCLEUS_SYMBOLS[nucleus]
-    final = CODA_SYMBOLS.get(coda)
-    if final is not None and nucleus in ("u", "o", "ô"):
+    final = CODA_SYMBOLS.get(coda, "")
+    if nucleus in ("u", "o", "ô"):
         final = _LABIAL.get(final, final)
     if vmd:
         onset, vowel = VMD_MERGERS.get(onset, onset), VMD_MERGERS.get(vowel, vowel)
-    symbols = (onset, MEDIAL_SYMBOL if medial else None, vowel, TONE_SYMBOLS[syllable.tone], final)
+    symbols = (onset, MEDIAL_SYMBOL if medial else "", vowel, TONE_SYMBOLS[syllable.tone], final)
     return tuple(symbol for symbol in symbols if symbol)
 
 
@@ -139,7 +139,7 @@ class DecodedSyllable:
     word: int
 
 
-@lru_cache(maxsize=None)
+@cache
 def _spellings(register: str) -> dict[tuple[str, ...], str]:
     """Phonemes of a syllable -> its spelling. In `vmd` homophones share a key: the first in table order stays."""
     table: dict[tuple[str, ...], str] = {}

@@ -27,7 +27,10 @@ _MARK_OF_TONE = {tone: mark for mark, tone in _TONE_OF_MARK.items()}
 # NFC turns U+0340 and U+0341 into U+0300 and U+0301 itself, but only NFC: they are repaired with the eths.
 _LETTER_REPAIRS = str.maketrans({"ð": "đ", "\u0340": "\u0300", "\u0341": "\u0301"})
 
-ONSETS = tuple(" b c ch d đ g gi h kh l m n ng nh p ph r s t th tr v x".split(" "))
+ONSETS = (
+    "", "b", "c", "ch", "d", "đ", "g", "gi", "h", "kh", "l", "m", "n", "ng", "nh", "p", "ph", "r", "s", "t", "th",
+    "tr", "v", "x",
+)  # fmt: skip
 NUCLEI = ("a", "ă", "â", "e", "ê", "i", "o", "oo", "ô", "ơ", "u", "ư", "iê", "uô", "ươ")
 CODAS = ("", "p", "t", "c", "ch", "m", "n", "ng", "nh", "j", "w")
 STOPS = frozenset({"p", "t", "c", "ch"})
@@ -76,7 +79,7 @@ class Syllable:
         """
         if tone_style not in ("new", "old"):
             raise ValueError(f"tone_style={tone_style!r}: choose 'new' (hoà, thuý) or 'old' (hòa, thúy)")
-        if not _is_legal(self):
+        if not is_legal(self):
             raise NotASyllable(f"{self!r} is outside the grammar of Vietnamese syllables; see all_syllables()")
         onset, body = _letters(self)
         if self.tone == NGANG:
@@ -152,7 +155,8 @@ _RIME_OF_SPELLING = {letters: rime for rime, letters in _SPELLING_OF_RIME.items(
 _ONSET_LETTERS = ("ngh", "ng", "nh", "gh", "kh", "ph", "th", "tr", "ch", *"bcdđghklmnprstvx")
 
 
-def _is_legal(syllable: Syllable) -> bool:
+def is_legal(syllable: Syllable) -> bool:
+    """Whether the parts make one of the 19,988 syllables."""
     onset, medial, nucleus, coda = syllable.onset, syllable.medial, syllable.nucleus, syllable.coda
     rime = (medial, nucleus, coda)
     if onset not in _ONSET_SET or rime not in _SPELLING_OF_RIME or syllable.tone not in range(6):
@@ -210,7 +214,7 @@ def parse_syllable(text: str) -> Syllable:
             f"{text!r} is not a Vietnamese syllable: no onset and rime of the grammar spell {letters!r}"
         )
     syllable = Syllable(*parts, tone)
-    if not _is_legal(syllable):
+    if not is_legal(syllable):
         why = "p, t, c and ch codas bear only sắc or nặng" if syllable.coda in STOPS else "no such cell in the grammar"
         raise NotASyllable(f"{text!r} is not a Vietnamese syllable: {why}")
     return syllable
@@ -284,5 +288,5 @@ def all_syllables() -> Iterator[Syllable]:
         for medial, nucleus, coda in _SPELLING_OF_RIME:
             for tone in range(6):
                 syllable = Syllable(onset, medial, nucleus, coda, tone)
-                if _is_legal(syllable):
+                if is_legal(syllable):
                     yield syllable
