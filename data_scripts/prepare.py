@@ -1,11 +1,11 @@
 """From any source to clean parquet shards with the audio inside, resumable by shard.
 
-The output folder loads with `load_dataset(folder)` or as a source of its own:
+The output folder loads with `load_dataset(folder)` or as a source of its own, and holds any number of splits:
 
-    train-00000.parquet ...   rows that passed, files embedded as they were (FLAC stays FLAC, Opus stays Opus)
-    drop_report.json          every dropped row with its reason, repairs counted; written last
-    run.json                  source and limits: a folder takes one run only
-    .blocks/00000.json        what each shard was made of; a shard with such a record is not made again
+    train-00000.parquet ...         rows that passed, files embedded as they were (FLAC stays FLAC, Opus stays Opus)
+    drop_report.json                by split: every dropped row with its reason, repairs counted; written last
+    .prepared/train/run.json        source and limits: a split is made by one run only
+    .prepared/train/00000.json      what a shard was made of; a shard with such a record is not made again
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import Dataset, IterableDataset
 from rich.progress import Progress
 
@@ -31,7 +32,8 @@ from data_scripts.validate import Limits, RowChecker, Seen, TooManyDropped, vali
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE, REPORT_FILE, BLOCKS = "run.json", "drop_report.json", ".blocks"
+DEFAULT_LIMITS = Limits()
+REPORT_FILE, STATE, RUN_FILE = "drop_report.json", ".prepared", "run.json"
 
 
 class OutputError(ValueError):
@@ -41,7 +43,7 @@ class OutputError(ValueError):
 def prepare_validated(
     source: SourceArguments,
     output_dir: str,
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     rows_per_shard: int = 1000,
     num_workers: int = 0,
 ) -> DropReport:
@@ -49,7 +51,7 @@ def prepare_validated(
 
     Args:
         source: where the rows come from.
-        output_dir: a new folder, or that of the same run stopped earlier, which is continued.
+        output_dir: a new folder, that of the same run stopped earlier, which is continued, or that of other splits.
         limits: what a row must satisfy.
         rows_per_shard: rows of the source that one shard is made of; 1,000 utterances of 5 s are about 120 MB of FLAC.
         num_workers: processes that check recordings; 0 checks in this one.
@@ -58,29 +60,29 @@ def prepare_validated(
         The report over all rows, also written to drop_report.json.
 
     Raises:
-        OutputError: the folder holds another run, or files that are no run.
+        OutputError: the folder holds another run for this split, or files that are no run.
         SourceError, SchemaError: see `load_source`.
         TooManyDropped: more rows dropped than `limits.max_drop_fraction`; shards and report stay for inspection.
     """
-    limits = limits or Limits()
     if rows_per_shard < 1:
         raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
     if num_workers < 0:
         raise ValueError(f"num_workers must be at least 0, got {num_workers}")
     output = Path(output_dir)
     dataset = load_source(source, need_text=limits.need_text, normalise=False, fill_durations=False)
-    _claim(output, _run(source, limits, rows_per_shard))
+    _claim(output, source.split, _run(source, limits, rows_per_shard))
     report, seen = DropReport(source.path), Seen()
     total = len(dataset) if isinstance(dataset, Dataset) else None
+    datasets.disable_progress_bars()  # one bar for the run, not two for each shard
     with RowChecker(limits, num_workers) as checker, Progress(transient=True) as progress:
         task = progress.add_task(f"checking {source.path}", total=total)
         for number, block in enumerate(_blocks(dataset, rows_per_shard)):
-            part = _finished(output, source.split, number, seen) or _write(
-                output, source.split, number, block, checker, seen
-            )
+            part = _finished(output, source.split, number, seen)
+            if part is None:
+                part = _write(output, source.split, number, block, checker, seen)
             report.merge(part)
             progress.update(task, completed=report.num_rows)
-    report.save(output / REPORT_FILE)
+    _save_report(output, source.split, report)
     allowed = limits.max_drop_fraction
     if allowed is not None and report.drop_fraction > allowed:
         raise TooManyDropped(report, allowed)
@@ -119,23 +121,32 @@ def _content(source: SourceArguments) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
 
 
-def _claim(output: Path, run: dict[str, Any]) -> None:
-    """Make the folder ours, or make sure that it was."""
+def _claim(output: Path, split: str, run: dict[str, Any]) -> None:
+    """Make a split of the folder ours, or make sure that it was."""
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: is a file, a folder is wanted")
-    if output.is_dir() and any(output.iterdir()):
-        try:
-            there = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            raise OutputError(f"{output}: not empty and without a readable {RUN_FILE}; choose a new folder") from None
-        different = sorted(set(_differences(there, run)))
-        if different:
-            raise OutputError(
-                f"{output}: holds another run, which differs in {', '.join(different)}; choose a new folder or delete it"
-            )
+    state = output / STATE / split
+    if not state.is_dir():
+        foreign = output.is_dir() and any(output.iterdir()) and not (output / STATE).is_dir()
+        if foreign or any(output.glob(f"{split}-*.parquet")):
+            raise OutputError(f"{output}: holds files that this command did not write; choose a new folder")
+        state.mkdir(parents=True)
+        write_json(state / RUN_FILE, run)
         return
-    (output / BLOCKS).mkdir(parents=True, exist_ok=True)
-    write_json(output / RUN_FILE, run)
+    try:
+        there = json.loads((state / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise OutputError(f"{state / RUN_FILE}: cannot be read ({error}); choose a new folder") from error
+    if different := sorted(_differences(there, run)):
+        differences = ", ".join(different)
+        raise OutputError(f"{output}: split {split!r} is of another run: {differences}; choose a new folder")
+
+
+def _save_report(output: Path, split: str, report: DropReport) -> None:
+    """Set the report of one split beside those of the others."""
+    path = output / REPORT_FILE
+    reports = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, {**reports, split: report.to_dict()})
 
 
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
@@ -157,7 +168,7 @@ def _blocks(dataset: Dataset | IterableDataset, rows_per_block: int) -> Iterator
 
 
 def _paths(output: Path, split: str, number: int) -> tuple[Path, Path]:
-    return output / f"{split}-{number:05d}.parquet", output / BLOCKS / f"{number:05d}.json"
+    return output / f"{split}-{number:05d}.parquet", output / STATE / split / f"{number:05d}.json"
 
 
 def _finished(output: Path, split: str, number: int, seen: Seen) -> DropReport | None:
@@ -186,7 +197,7 @@ def _write(output: Path, split: str, number: int, rows: Dataset, checker: RowChe
             clean = embed_audio(clean, keep_in_memory=True).cast_column(
                 "audio", SoundfileAudio(sampling_rate=SAMPLING_RATE_HZ)
             )
-        partial = output / BLOCKS / f"{shard.name}.partial"
+        partial = block.with_name(f"{shard.name}.partial")
         clean.to_parquet(partial)
         os.replace(partial, shard)
     audio = {digest: row_id for digest, row_id in seen.audio.items() if digest not in known}

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     validate = ArgumentParser(description="Check every row of a source; write the good ones and a drop report.")
     validate.add_function_arguments(prepare_validated)
     subcommands.add_subcommand("validate", validate, help="check a source, write clean shards and a drop report")
-    arguments = parser.instantiate_classes(parser.parse_args(argv))
+    arguments = parser.instantiate(parser.parse_args(argv))
     console = Console()
     try:
         report = prepare_validated(**vars(arguments.validate))
