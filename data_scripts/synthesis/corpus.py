@@ -9,7 +9,7 @@ import csv
 import json
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +25,7 @@ from data_scripts.spans import Span, SpanError
 from data_scripts.synthesis.espeak import Espeak
 from data_scripts.synthesis.sentences import SentenceRow, generate_sentences
 from data_scripts.synthesis.speech import SAMPLING_RATE_HZ, Speaker, UnvoicedTextError, make_speakers, voice_sentence
+from data_scripts.text.normalize import text_problems
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _CHUNK = 32
 
 
 class Skipped(NamedTuple):
-    """A sentence that was not voiced: `code` is "unspoken", "unvoiced" or "spans"."""
+    """A sentence that was not voiced: `code` is "unvoiced", "spans" or one of `text_problems`."""
 
     id: str
     code: str
@@ -60,12 +61,9 @@ class SynthesisReport:
     skipped: list[Skipped] = field(default_factory=list)
 
     def __str__(self) -> str:
-        codes = sorted({s.code for s in self.skipped})
-        counts = ", ".join(f"{code} {sum(s.code == code for s in self.skipped)}" for code in codes)
-        return (
-            f"{self.rendered} rendered, {self.kept} kept, {len(self.skipped)} skipped{f' ({counts})' if counts else ''}; "
-            f"{self.duration_s / 3600:.2f} h of audio"
-        )
+        counts = ", ".join(f"{code} {n}" for code, n in Counter(s.code for s in self.skipped).most_common())
+        skipped = f"{len(self.skipped)} skipped{f' ({counts})' if counts else ''}"
+        return f"{self.rendered} rendered, {self.kept} kept, {skipped}; {self.duration_s / 3600:.2f} h of audio"
 
 
 class _Job(NamedTuple):
@@ -249,9 +247,9 @@ def _render(espeak: Espeak, job: _Job) -> _Outcome:
         return _Outcome(info.frames / info.samplerate, False, None)
     except soundfile.LibsndfileError:
         pass  # absent, or damaged by other means: render it
-    unspoken = sorted({c for c in row["text"] if not (c.isalpha() or c == " ")})
-    if unspoken:
-        return _skip(row, "unspoken", f"{row['text']!r} holds {unspoken}: spell it in words first")
+    problems = text_problems(row["text"])
+    if problems:
+        return _skip(row, problems[0], f"{row['text']!r} has {', '.join(problems)}: write it in spoken words first")
     try:
         samples = voice_sentence(espeak, row["text"], row["spans"], job.speaker, key=job.path.stem)
     except SpanError as error:

@@ -52,7 +52,6 @@ class Espeak:
         # The library keeps only the address: without this reference Python would free the callback.
         self._callback = prototype(self._receive)
         self._library: ctypes.CDLL | None = None
-        self._voice: str | None = None
         self.sampling_rate_hz = 0
         Espeak._open = True
         try:
@@ -79,7 +78,9 @@ class Espeak:
         self._unload()
         self._load()
 
-    def speak(self, text: str, voice: str, *, rate_wpm: int = 175, pitch: int = 50, pitch_range: int = 50) -> np.ndarray:
+    def speak(
+        self, text: str, voice: str, *, rate_wpm: int = 175, pitch: int = 50, pitch_range: int = 50
+    ) -> np.ndarray:
         """Samples of `text` in `voice`.
 
         Args:
@@ -114,9 +115,11 @@ class Espeak:
 
     def _set_voice(self, voice: str) -> None:
         assert self._library is not None
-        # An unknown "+variant" is silently ignored by espeak-ng; callers choose from the list in `speech`.
+        # espeak-ng takes an unknown "+variant" without a word; callers choose from the list in `speech`.
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise EspeakError(f"espeak-ng has no voice {voice!r}; give a language id such as vi, vi-vn-x-south or en-us")
+            raise EspeakError(
+                f"espeak-ng has no voice {voice!r}; use a language id such as vi, vi-vn-x-south or en-us"
+            )
 
     def _receive(self, samples, count: int, _events) -> int:
         if samples and count > 0:
@@ -132,7 +135,7 @@ class Espeak:
         ]  # fmt: skip
         rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, self._data_path, 0)
         if rate <= 0:
-            raise EspeakError(f"espeak-ng did not start from {self._library_path} with data {self._data_path.decode()}")
+            raise EspeakError(f"espeak-ng in {self._library_path} did not start with {self._data_path.decode()}")
         library.espeak_SetSynthCallback(self._callback)
         # Breath noise comes from the C library's generator, jitter of pitch from espeak-ng's own.
         libc = ctypes.CDLL("msvcrt") if sys.platform == "win32" else ctypes.CDLL(None)

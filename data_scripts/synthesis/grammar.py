@@ -81,11 +81,11 @@ class Grammar:
         Raises:
             ValueError: an unknown slot, a stray bracket, an empty or repeated entry, a slot with and without English.
         """
-        phrases = {name: tuple(_phrase(filler, f"slot {name!r}") for filler in fillers) for name, fillers in slots.items()}
+        phrases = {name: tuple(parse_phrase(f, f"slot {name!r}") for f in fillers) for name, fillers in slots.items()}
         for name, options in phrases.items():
             if not options:
                 raise ValueError(f"slot {name!r} has no fillers")
-            if len({_has_english(phrase) for phrase in options}) > 1:
+            if len({has_english(phrase) for phrase in options}) > 1:
                 raise ValueError(f"slot {name!r} mixes fillers with and without English; split it in two slots")
         compiled, seen = [], set()
         for template_id, line in templates:
@@ -99,7 +99,7 @@ class Grammar:
                 parts.append(phrases[slot] if slot else (_words(english or word, "en" if english else "vi"),))
             if not parts:
                 raise ValueError(f"template {template_id!r} is empty")
-            english_inside = any(_has_english(options[0]) for options in parts)
+            english_inside = any(has_english(options[0]) for options in parts)
             compiled.append(Template(template_id, tuple(parts), english_inside))
         return cls(tuple(compiled))
 
@@ -163,7 +163,8 @@ def _words(text: str, lang: str) -> Phrase:
     return tuple((word, lang) for word in text.split())
 
 
-def _phrase(filler: str, where: str) -> Phrase:
+def parse_phrase(filler: str, where: str) -> Phrase:
+    """A marked phrase without slots, "hẹn [meeting] nhé", as words with their language."""
     words: list[tuple[str, str]] = []
     for english, slot, word in _tokens(filler, where):
         if slot:
@@ -174,7 +175,8 @@ def _phrase(filler: str, where: str) -> Phrase:
     return tuple(words)
 
 
-def _has_english(phrase: Phrase) -> bool:
+def has_english(phrase: Phrase) -> bool:
+    """Whether any word of the phrase is English."""
     return any(lang == "en" for _, lang in phrase)
 
 
@@ -202,7 +204,7 @@ def _ambiguity(templates: tuple[Template, ...]) -> tuple[str, str, str] | None:
             continue
         known.add(state)
         done = [place for place in places if not place[2]]
-        twice = next((place for place in places if places.count(place) > 1), None) if len(state) < len(places) else None
+        twice = next((p for p in places if places.count(p) > 1), None) if len(state) < len(places) else None
         if twice is not None or len(done) > 1:
             first, second = (twice, twice) if twice is not None else done[:2]
             rest = [w for slot in templates[first[0]].slots[first[1] :] for w, _ in slot[0]]

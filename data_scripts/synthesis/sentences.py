@@ -10,10 +10,13 @@ Span convention, everywhere in this package: `spans` lists every maximal run of 
 empty list therefore means that the sentence holds no English.
 """
 
+import json
+import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import TypedDict
 
 from data_scripts.spans import Span
@@ -67,11 +70,12 @@ class SentenceStream:
         self._turns = [
             _Turns([t for t in grammar.templates if t.code_switched == switched], seed) for switched in (False, True)
         ]
-        for turns, needed, kind in zip(
-            self._turns, (code_switched_share < 1, code_switched_share > 0), ("Vietnamese", "code-switched"), strict=True
+        for share, turns, kind in (
+            (1 - code_switched_share, self._turns[False], "Vietnamese"),
+            (code_switched_share, self._turns[True], "code-switched"),
         ):
-            if needed and not turns.capacity:
-                raise ValueError(f"code_switched_share={code_switched_share} needs {kind} templates; the grammar has none")
+            if share > 0 and not turns.capacity:
+                raise ValueError(f"code_switched_share={code_switched_share}: the grammar has no {kind} templates")
         self._length = self._count_rows()
 
     def __len__(self) -> int:
@@ -117,9 +121,8 @@ class SentenceStream:
         before = self._switched_before(index)
         switched = self._switched_before(index + 1) > before
         text, spans = self._turns[switched].sentence(before if switched else index - before)
-        return SentenceRow(
-            id=f"{self.corpus}-{self.seed}-{index:08d}", text=text, spans=spans, split=split_of(text), corpus=self.corpus
-        )
+        row_id = f"{self.corpus}-{self.seed}-{index:08d}"
+        return SentenceRow(id=row_id, text=text, spans=spans, split=split_of(text), corpus=self.corpus)
 
 
 def generate_sentences(
@@ -153,7 +156,45 @@ def generate_sentences(
             if count == n:
                 return
     if count < n:
-        raise ValueError(f"asked for {n} sentences from {start} on (split={split}); there are only {count} distinct ones")
+        raise ValueError(f"asked for {n} sentences from {start} on (split={split}); only {count} distinct ones exist")
+
+
+def write_sentences(rows: Iterable[SentenceRow], path: str | Path) -> int:
+    """Rows as JSON lines; the file appears when it is complete. Returns their number."""
+    path, count = Path(path), 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    os.replace(part, path)
+    return count
+
+
+def read_sentences(path: str | Path) -> Iterator[SentenceRow]:
+    """Rows of a JSON lines file, streamed; all but `text` may be missing (no spans: all Vietnamese).
+
+    Raises:
+        ValueError: a line that is no JSON object with a `text` string; the message names file and line.
+    """
+    path = Path(path)
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                text = row["text"]
+                if not isinstance(text, str):
+                    raise TypeError(f"text is {text!r}")
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}:{number}: expected a JSON object with a text, got {line[:80]!r}") from error
+            yield SentenceRow(
+                id=str(row.get("id") or f"{path.stem}-{number:08d}"),
+                text=text,
+                spans=row.get("spans") or [],
+                split=row.get("split") or split_of(text),
+                corpus=row.get("corpus") or path.stem,
+            )
 
 
 @dataclass(frozen=True, slots=True)

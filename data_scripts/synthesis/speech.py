@@ -20,12 +20,14 @@ SAMPLING_RATE_HZ = 16_000
 
 VIETNAMESE_VOICES = {"north": "vi", "central": "vi-vn-x-central", "south": "vi-vn-x-south"}
 ENGLISH_VOICES = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-us-nyc", "en-gb-x-gbcwmd")
-# Whispering, child-like and unvoiced variants (whisper, caleb, rob, klatt, klatt2 …) are left out: they lose the tones.
+# Whispering, child-like and unvoiced variants (whisper, caleb, rob, klatt …) are left out: they lose the tones.
 TIMBRES = (
-    "m1 f1 m2 f2 m3 f3 m4 f4 m5 f5 m6 m7 m8 Alex Andrea Annie Denis Gene Jacky Lee Mario Michael Mike Nguyen adam anika "
-    "aunty belinda benjamin boris david ed edward grandma grandpa linda max michel norbert pablo paul quincy robert "
-    "sandro shelby steph travis victor zac klatt3 klatt4"
-).split()
+    *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5"),
+    *("Alex", "Andrea", "Annie", "Denis", "Gene", "Jacky", "Lee", "Mario", "Michael", "Mike", "Nguyen"),
+    *("adam", "anika", "aunty", "belinda", "benjamin", "boris", "david", "ed", "edward", "grandma", "grandpa"),
+    *("linda", "max", "michel", "norbert", "pablo", "paul", "quincy", "robert", "sandro", "shelby", "steph"),
+    *("travis", "victor", "zac", "klatt3", "klatt4"),
+)
 
 _SPEECH_LEVEL = 0.1
 _PEAK = 0.97
@@ -115,9 +117,7 @@ def _make_speaker(k: int, seed: int, timbres: list[str], unseen: bool) -> Speake
     )
 
 
-def voice_sentence(
-    espeak: Espeak, text: str, spans: Iterable[Span], speaker: Speaker, key: str = ""
-) -> np.ndarray:
+def voice_sentence(espeak: Espeak, text: str, spans: Iterable[Span], speaker: Speaker, key: str = "") -> np.ndarray:
     """Speak one labelled sentence; the same arguments give the same bytes on one platform.
 
     Args:
@@ -142,9 +142,7 @@ def voice_sentence(
     espeak.reset()
     pieces = []
     for lang, piece in split_languages(text, spans):
-        samples = espeak.speak(
-            piece, speaker.voice(lang), rate_wpm=rate, pitch=pitch, pitch_range=speaker.pitch_range
-        )
+        samples = espeak.speak(piece, speaker.voice(lang), rate_wpm=rate, pitch=pitch, pitch_range=speaker.pitch_range)
         samples = _trim(samples, espeak.sampling_rate_hz)
         if samples.size == 0:
             raise UnvoicedTextError(f"espeak-ng says nothing for {piece!r} ({lang}) in {text!r}")
