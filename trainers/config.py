@@ -21,7 +21,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -327,9 +327,3 @@ def help_text(cls: type, usage: str = "") -> str:
 def yaml_value(value: Any) -> str:
     """A value as it is written on one line of YAML."""
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).replace("\n...", "").strip()
-
-
-def exit_with(message: str) -> NoReturn:
-    """Stop with status 2 and one message, printed by the first process alone."""
-    sys.stderr.write(f"{message}\n" if os.environ.get("RANK", "0") == "0" else "")
-    raise SystemExit(2)

@@ -78,7 +78,7 @@ class TrainingArguments:
 
     # Batches
     per_device_train_batch_size: int = 16
-    """Utterances per device and step where data.batch_duration_s and data.batch_tokens are null."""
+    """Utterances per device and step where data.batch_duration_s and data.batch_characters are null."""
     per_device_eval_batch_size: int = 16
     """Utterances per device in evaluation."""
     gradient_accumulation_steps: int = 1
@@ -140,7 +140,7 @@ class TrainingArguments:
     load_best_model_at_end: bool = True
     """Finish with the checkpoint that is best by metric_for_best_model."""
     metric_for_best_model: str | None = None
-    """Metric that picks the best checkpoint; null means per_full for s2p and wer for p2t and joint."""
+    """Metric that picks the best checkpoint; null means the phoneme error rate for s2p, wer for the others."""
     greater_is_better: bool = False
     """Whether larger values of metric_for_best_model are better."""
     early_stopping_patience: int | None = None
@@ -235,8 +235,11 @@ class TrainingArguments:
 
         Must be called before any `from_pretrained`, or DeepSpeed ZeRO-3 cannot partition the weights as they load.
         """
+        import torch
         from transformers import Seq2SeqTrainingArguments
 
+        no_gpu = "needs a GPU and torch sees no GPU; use --training.bf16 true or full precision"
+        require(not self.fp16 or torch.cuda.is_available(), "training.fp16", no_gpu)
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(run_dir) / "tensorboard"))
         values = {name: value for name, value in asdict(self).items() if name not in OWN_FIELDS}
         values.update(

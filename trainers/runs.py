@@ -1,0 +1,260 @@
+"""Run directories: what is in them, and why a run never writes over another.
+
+    <run>/config.yaml         the resolved config: `--config <run>/config.yaml` repeats the run elsewhere
+    <run>/environment.json    versions, hardware, commit and command of every start
+    <run>/metrics.jsonl       everything that was logged, one JSON object a line
+    <run>/checkpoint-N/       a complete model and the state to go on from
+    <run>/model/              the finished model
+
+`plan_run` only reads, so every process of a launch calls it before the processes meet and all come to the same answer;
+`begin_run` writes, on the first process, after they have met.
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+import shlex
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from trainers.arguments import Config
+from trainers.checks import ConfigError
+from trainers.config import dump_config, read_config
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.yaml"
+ENVIRONMENT_FILE = "environment.json"
+METRICS_FILE = "metrics.jsonl"
+MODEL_FOLDER = "model"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "deepspeed", "tokenizers", "numpy")
+# A resumed run may differ in these: they change where and how fast it runs and what is shown, not what is learnt.
+MAY_CHANGE = {
+    "cache.folder",
+    "publish.private",
+    "publish.push",
+    "publish.repo_id",
+    "training.dataloader_num_workers",
+    "training.dataloader_persistent_workers",
+    "training.dataloader_pin_memory",
+    "training.dataloader_prefetch_factor",
+    "training.ddp_timeout",
+    "training.disable_tqdm",
+    "training.log_level",
+    "training.output_dir",
+    "training.per_device_eval_batch_size",
+    "training.project",
+    "training.report_to",
+    "training.resume",
+    "training.run_name",
+    "training.save_total_limit",
+    "training.torch_empty_cache_steps",
+}
+
+
+class RunError(ValueError):
+    """The run directory does not allow this start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One start of a run."""
+
+    folder: Path
+    """The run directory."""
+    checkpoint: Path | None
+    """Checkpoint to go on from; None at a first start."""
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the finished model goes."""
+        return self.folder / MODEL_FOLDER
+
+
+def plan_run(config: Config) -> Run:
+    """Decide between a new run and going on with one; reads only.
+
+    Raises:
+        RunError: the folder holds another run, or something else, or nothing that can be resumed.
+    """
+    folder = Path(config.training.output_dir)
+    resume = config.training.resume
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"training.output_dir: {folder} is a file; choose a folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        if resume == "true":
+            raise RunError(f"nothing to resume: {folder} is empty or missing; leave out --training.resume true")
+        return Run(folder, None)
+    if not (folder / CONFIG_FILE).is_file():
+        raise RunError(f"{folder} is not empty and holds no run; choose another --training.output_dir")
+    # A run that stopped before its first log line, on a wrong path for example, has nothing to lose.
+    if resume != "true" and {path.name for path in folder.iterdir()} <= {CONFIG_FILE, ENVIRONMENT_FILE, "tensorboard"}:
+        return Run(folder, None)
+    if resume == "false":
+        done = "a finished run" if (folder / MODEL_FOLDER).is_dir() else "an unfinished run"
+        raise RunError(
+            f"{folder} already holds {done}. Go on with it by --training.resume auto, or choose another --name or "
+            "--training.output_dir"
+        )
+    changed = changed_keys(read_run_config(folder), config)
+    if changed:
+        lines = [f"  {key}: was {old!r}, now {new!r}" for key, old, new in changed]
+        raise RunError(
+            "\n".join([f"cannot resume {folder} with another config:", *lines])
+            + f"\nUse --config {folder / CONFIG_FILE} as it is, or choose another --training.output_dir"
+        )
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None and resume == "true":
+        raise RunError(f"nothing to resume: no complete checkpoint in {folder}; use --training.resume auto")
+    return Run(folder, checkpoint)
+
+
+def read_run_config(folder: Path) -> Config:
+    """The resolved config of a run."""
+    try:
+        return read_config(["--config", str(folder / CONFIG_FILE)])
+    except ConfigError as error:
+        raise RunError(f"the config of the run in {folder} cannot be read: {error}") from error
+
+
+def changed_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
+    """(key, old, new) of every value that differs and may not, in order."""
+    before, after = flatten(asdict(old)), flatten(asdict(new))
+    keys = [key for key in {**before, **after} if key not in MAY_CHANGE]
+    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists are left whole."""
+    flat = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step that is complete; incomplete ones are passed over with a warning."""
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := CHECKPOINT.fullmatch(path.name))]
+    for _, path in sorted(found, reverse=True):
+        problem = checkpoint_problem(path)
+        if problem is None:
+            return path
+        logger.warning("passing over %s: %s", path, problem)
+    return None
+
+
+def checkpoint_problem(folder: Path) -> str | None:
+    """Why a checkpoint cannot be resumed from, or None.
+
+    Looks at what a killed process leaves behind: missing files, and weight files shorter than their header says.
+    """
+    if (folder / "checkpoint-is-incomplete.txt").exists():
+        return "saving it was interrupted"
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"trainer_state.json cannot be read ({error})"
+    sharded = any(folder.glob("global_step*")) or any(folder.glob("pytorch_model_fsdp*"))
+    if not sharded and not (folder / "optimizer.pt").is_file():
+        return "optimizer.pt is missing"
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights and not sharded:
+        return "no .safetensors file"
+    for path in weights:
+        if not is_whole_safetensors(path):
+            return f"{path.name} is truncated"
+    return None
+
+
+def is_whole_safetensors(path: Path) -> bool:
+    """Whether a safetensors file has the length that its header promises; reads the header only."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > size - 8:
+            return False
+        try:
+            header = json.loads(file.read(length))
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+    return size == 8 + length + max(ends, default=0)
+
+
+def begin_run(run: Run, config: Config, argv: Sequence[str], *, world_size: int = 1, device: str = "cpu") -> None:
+    """Write the resolved config and the environment; call it on the first process, once all have planned.
+
+    Args:
+        argv: the command line, program included; tokens have no key, so none can be in it.
+        world_size: processes of this launch.
+        device: accelerator in words.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+    path = run.folder / ENVIRONMENT_FILE
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    starts.append(environment(argv, world_size, device) | {"resumed_from": run.checkpoint and run.checkpoint.name})
+    path.write_text(json.dumps(starts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def environment(argv: Sequence[str], world_size: int, device: str) -> dict[str, Any]:
+    """Versions, hardware, commit and command, as plain JSON."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(argv),
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "device": device,
+        "world_size": world_size,
+        "packages": versions,
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the source, with `+` if files differ from it; None outside of a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        status = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if status.strip() else "")
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Report a start that is not allowed, once per launch, and exit with status 2."""
+    sys.stderr.write(f"cannot start: {error}\n" if os.environ.get("RANK", "0") == "0" else "")
+    raise SystemExit(2) from None
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The entries of a run's metrics log, oldest first."""
+    path = Path(folder) / METRICS_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
