@@ -210,24 +210,24 @@ class _Turns:
     """Templates taking turns until each has written all its sentences, random access."""
 
     def __init__(self, templates: list[Template], seed: int) -> None:
-        self.seed = seed
-        self.capacity = sum(t.capacity for t in templates)
+        capacities = {t.id: t.capacity for t in templates}
+        self.capacity = sum(capacities.values())
+        self._permutations = {t.id: (capacities[t.id], _mix(_key(t.id), seed ^ 0x9E3779B9)) for t in templates}
         order = sorted(templates, key=lambda t: _mix(_key(t.id), seed))
         self._phases: list[_Phase] = []
         start = turns = 0
-        for limit in sorted({t.capacity for t in templates}):
-            alive = tuple(t for t in order if t.capacity >= limit)
+        for limit in sorted(set(capacities.values())):
+            alive = tuple(t for t in order if capacities[t.id] >= limit)
             self._phases.append(_Phase(start, turns, alive))
             start += (limit - turns) * len(alive)
             turns = limit
         self._starts = [phase.start for phase in self._phases]
-        self._keys = {t.id: _mix(_key(t.id), seed ^ 0x9E3779B9) for t in templates}
 
     def sentence(self, index: int) -> tuple[str, list[Span]]:
         phase = self._phases[bisect_right(self._starts, index) - 1]
         turn, place = divmod(index - phase.start, len(phase.templates))
         template = phase.templates[place]
-        return template.sentence(permute(phase.turns_before + turn, template.capacity, self._keys[template.id]))
+        return template.sentence(permute(phase.turns_before + turn, *self._permutations[template.id]))
 
 
 def permute(index: int, size: int, key: int) -> int:
