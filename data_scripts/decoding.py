@@ -326,9 +326,17 @@ def _check_wav_length(head: bytes, size: int, name: str) -> None:
         offset += 8 + length + length % 2
 
 
+class _Nameless:
+    """A stream without a name: soundfile takes `.raw`, and libsndfile `.gsm` and others, from the name alone."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
+        self.readinto = stream.readinto  # type: ignore[attr-defined]
+
+
 def _open_soundfile(stream: BinaryIO, name: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(stream)
+        return soundfile.SoundFile(_Nameless(stream))
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         stream.seek(0)
         start = stream.read(16)

@@ -92,6 +92,10 @@ class DropReport:
         """Dropped rows of all rows, 0 to 1."""
         return self.num_dropped / self.num_rows if self.num_rows else 0.0
 
+    def exceeds(self, max_drop_fraction: float | None) -> bool:
+        """Whether more was dropped than allowed; None allows everything."""
+        return max_drop_fraction is not None and self.drop_fraction > max_drop_fraction
+
     def merge(self, other: "DropReport") -> None:
         """Take in the report of a later part of the same source."""
         shown = Counter(finding.code for finding in self.findings)

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from data_scripts.drop_report import DropReport, write_json
 from data_scripts.sources import SourceArguments, SourceError, load_source
 from data_scripts.tables import parquet_files, table_from_rows
 from data_scripts.text.normalize import NORMALIZER_VERSION
-from data_scripts.validate import Limits, RowChecker, Seen, TooManyDropped, validate_rows
+from data_scripts.validate import ROWS_TO_JUDGE, Limits, RowChecker, Seen, TooManyDropped, validate_rows
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,9 @@ def prepare_validated(
     report, seen = DropReport(source.path), Seen()
     total = len(dataset) if isinstance(dataset, Dataset) else None
     datasets.disable_progress_bars()  # one bar for the run, not two for each shard
-    with RowChecker(limits, num_workers) as checker, Progress(transient=True) as progress:
+    # The drop limit is for the whole, not for each shard.
+    each = replace(limits, max_drop_fraction=None)
+    with RowChecker(each, num_workers) as checker, Progress(transient=True) as progress:
         task = progress.add_task(f"checking {source.path}", total=total)
         for number, block in enumerate(_blocks(dataset, rows_per_shard)):
             part = _finished(output, source.split, number, seen)
@@ -82,10 +84,11 @@ def prepare_validated(
                 part = _write(output, source.split, number, block, checker, seen)
             report.merge(part)
             progress.update(task, completed=report.num_rows)
+            if report.num_rows >= ROWS_TO_JUDGE and report.exceeds(limits.max_drop_fraction):
+                break
     _save_report(output, source.split, report)
-    allowed = limits.max_drop_fraction
-    if allowed is not None and report.drop_fraction > allowed:
-        raise TooManyDropped(report, allowed)
+    if limits.max_drop_fraction is not None and report.exceeds(limits.max_drop_fraction):
+        raise TooManyDropped(report, limits.max_drop_fraction)
     return report
 
 

@@ -330,5 +330,5 @@ def record(report: DropReport, seen: Seen, row: Mapping[str, Any], outcome: Outc
 
 def _stop_if_too_many(report: DropReport, limits: Limits, after_rows: int) -> None:
     allowed = limits.max_drop_fraction
-    if allowed is not None and report.num_rows >= after_rows and report.drop_fraction > allowed:
+    if allowed is not None and report.num_rows >= after_rows and report.exceeds(allowed):
         raise TooManyDropped(report, allowed)
