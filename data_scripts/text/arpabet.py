@@ -17,32 +17,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from data_scripts.text.phonemes import ENGLISH_SYMBOLS, ONSET_SYMBOLS, syllable_to_phonemes
 from data_scripts.text.syllables import HUYEN, NGANG, SAC, STOPS, Syllable, is_legal
 
 STYLES = ("extended", "native", "english")
-VOWELS = frozenset(("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"))
 _NASALS = {"M": "m", "N": "n", "NG": "ng"}
 _STOPS = {"P": "p", "B": "p", "T": "t", "D": "t", "K": "c", "G": "c"}
-_FRICATIVES = {
-    "F": "p",
-    "V": "p",
-    "TH": "t",
-    "DH": "t",
-    "S": "t",
-    "Z": "t",
-    "SH": "t",
-    "ZH": "t",
-    "CH": "t",
-    "JH": "t",
-}
+_FRICATIVES = {"F": "p", "V": "p", **dict.fromkeys(("TH", "DH", "S", "Z", "SH", "ZH", "CH", "JH"), "t")}
 _FRONT_VOWELS = frozenset({"IY", "IH", "EY", "EH"})
 ONSET_LETTERS = {
     "P": "p", "B": "b", "T": "t", "D": "đ", "K": "c", "G": "g", "F": "ph", "V": "v", "TH": "th", "DH": "đ", "S": "x",
     "Z": "d", "SH": "s", "ZH": "gi", "CH": "ch", "JH": "gi", "HH": "h", "M": "m", "N": "n", "NG": "ng", "L": "l",
-    "R": "r", "Y": "d",
+    "R": "r", "Y": "d", "W": "v",
 }  # fmt: skip
 _ENGLISH_ONSETS = {"G": "g", "TH": "θ", "DH": "ð", "ZH": "ʒ", "JH": "d͡ʒ", "Y": "j"}
 assert set(_ENGLISH_ONSETS.values()) == set(ENGLISH_SYMBOLS)
@@ -54,8 +43,7 @@ _CLUSTER_TABLE = {
 _CLUSTERS = frozenset((*first.split(), last) for first, lasts in _CLUSTER_TABLE.items() for last in lasts)
 
 
-@dataclass(frozen=True, slots=True)
-class EnglishSyllable:
+class EnglishSyllable(NamedTuple):
     """ARPAbet onset and coda consonants round a vowel; `letters` are the vowel's letters where they are known."""
 
     onset: tuple[str, ...]
@@ -63,13 +51,12 @@ class EnglishSyllable:
     stressed: bool
     coda: tuple[str, ...]
     letters: str
-    is_first: bool
     is_last: bool
 
 
 def syllabify(phones: Sequence[str], word: str = "") -> list[EnglishSyllable]:
     """Syllables with the longest legal onsets. `phones`: ARPAbet with stress digits; no vowel gives `[]`."""
-    places = [i for i, phone in enumerate(phones) if phone.rstrip("012") in VOWELS]
+    places = [i for i, phone in enumerate(phones) if phone[-1] in "012"]
     letters = _vowel_letters(word, len(places))
     syllables = []
     onset = tuple(phones[: places[0]]) if places else ()
@@ -80,9 +67,7 @@ def syllabify(phones: Sequence[str], word: str = "") -> list[EnglishSyllable]:
         cut = len(between) if last else _onset_start(between)
         phone = phones[place]
         stressed = not phone.endswith("0")
-        syllables.append(
-            EnglishSyllable(onset, phone.rstrip("012"), stressed, between[:cut], letters[k], k == 0, last)
-        )
+        syllables.append(EnglishSyllable(onset, phone.rstrip("012"), stressed, between[:cut], letters[k], last))
         onset = between[cut:]
     return syllables
 
@@ -120,7 +105,8 @@ def realise(syllables: Sequence[EnglishSyllable], style: str, *, alternative: bo
     return tuple(out)
 
 
-def _realise_one(syllable: EnglishSyllable, style: str, alternative: bool) -> list[str]:
+@lru_cache(maxsize=1 << 17)  # an English text has some 15,000 different syllables
+def _realise_one(syllable: EnglishSyllable, style: str, alternative: bool) -> tuple[str, ...]:
     out: list[str] = []
     onset = list(syllable.onset)
     has_w = bool(onset) and onset[-1] == "W"
@@ -146,17 +132,16 @@ def _realise_one(syllable: EnglishSyllable, style: str, alternative: bool) -> li
     out += _syllable(head, "w" if has_w else "", nucleus, coda, tone, style)
     if style == "english":
         out += [_bare(consonant, style) for consonant in syllable.coda[bare_from:] if consonant != "R"]
-    return out
+    return tuple(out)
 
 
 def _bare(consonant: str, style: str) -> str:
     if style == "english" and consonant in _ENGLISH_ONSETS:
         return _ENGLISH_ONSETS[consonant]
-    if consonant in ("W", "Y"):  # in no cluster of the list, but dictionaries hold anything
-        return "v" if consonant == "W" else "z"
     return ONSET_SYMBOLS[ONSET_LETTERS[consonant]]
 
 
+@cache
 def _syllable(head: str, medial: str, nucleus: str, coda: str, tone: int, style: str) -> tuple[str, ...]:
     """Phonemes of the nearest legal syllable: the coda goes first, then the medial, then the nucleus."""
     english = _ENGLISH_ONSETS.get(head, "") if style == "english" else ""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from data_scripts.text.arpabet import ONSET_LETTERS, realise, syllabify
@@ -208,7 +208,7 @@ def cmudict() -> dict[str, str]:
 
 
 @cache
-def _lexicon() -> dict[str, str]:
+def lexicon() -> dict[str, str]:
     """Word -> its Vietnamese spelling, syllables joined with hyphens."""
     return _read_tsv("english_vietnamese.tsv")
 
@@ -220,7 +220,7 @@ def _read_tsv(name: str) -> dict[str, str]:
 
 
 def _lexicon_phonemes(word: str) -> tuple[str, ...] | None:
-    spelled = _lexicon().get(word)
+    spelled = lexicon().get(word)
     return None if spelled is None else _spelled_phonemes(spelled)
 
 
@@ -241,6 +241,14 @@ _CLUSTER_LETTERS = {letters: ONSET_SYMBOLS[letters] for letters in {*ONSET_LETTE
 }  # fmt: skip
 
 
+@lru_cache(maxsize=1 << 14)
+def _syllable_symbols(text: str) -> tuple[str, ...] | None:
+    try:
+        return syllable_to_phonemes(parse_syllable(text))
+    except NotASyllable:
+        return None
+
+
 def _loan_syllable(part: str) -> Sequence[str] | None:
     """Symbols of a syllable with at most two bare consonants before it and foreign onset letters, or None."""
     for cut in range(min(3, len(part))):
@@ -255,9 +263,8 @@ def _loan_syllable(part: str) -> Sequence[str] | None:
         elif rest[:1] in ("c", "k", "g"):
             respelled.append({"c": "k", "k": "c", "g": "gh"}[rest[0]] + rest[1:])
         for candidate in respelled:
-            try:
-                symbols = syllable_to_phonemes(parse_syllable(candidate))
-            except NotASyllable:
+            symbols = _syllable_symbols(candidate)
+            if symbols is None:
                 continue
             if cut and symbols[0] == "ʈʂ":  # "xtrít" has the cluster x-t-r, as in the paper's notation
                 symbols = ("t", "r", *symbols[1:])

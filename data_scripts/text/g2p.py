@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, chain
 
+from data_scripts.spans import Span
 from data_scripts.text.dialects import check_dialect, draw_habits, pronounce_in_dialect
 from data_scripts.text.english import EnglishPronouncer, Variant
 from data_scripts.text.normalize import AnySpan, as_spans, normalize_with_spans
@@ -35,14 +36,14 @@ class PhonemisedWord:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Phonemised:
     """An utterance's phonemes. `phonemes` joins those of `words` (with `$` between, if asked for); `unknown` lists
     the words nothing could be said for, each of which stands as `<unk>` in `phonemes`."""
 
-    phonemes: list[str] = field(default_factory=list)
-    words: list[PhonemisedWord] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
+    phonemes: list[str]
+    words: list[PhonemisedWord]
+    unknown: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,13 @@ class G2P:
         self.register = check_register(register)
         self.separator = separator
         self._english = EnglishPronouncer(register)
-        _syllable_table(register)  # now rather than within the first utterance
-        self._memo: dict[str | None, dict[str, tuple[_Entry, ...]]] = {None: {}, "vi": {}, "en": {}}
+        known = _known_words(register)
+        self._memo: dict[str | None, dict[str, tuple[_Entry, ...]]] = {
+            None: known.copy(),
+            "vi": known.copy(),
+            "en": {},
+        }
+        self._symbols = {lang: _SymbolMemo(self, lang) for lang in self._memo}
         self._said: dict[tuple[Syllable, str, frozenset[str]], tuple[str, ...]] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -99,54 +105,94 @@ class G2P:
         Raises:
             SpanError: spans that do not fit the text. ValueError: another dialect.
         """
+        entries = self._entries(text, spans)
+        if seed is None and dialect is None:
+            words = [entry.word for entry in entries]
+        else:
+            words = self._draw(entries, seed, dialect)
+        if self.separator:
+            phonemes = [symbol for word in words for symbol in (*word.phonemes, SEPARATOR)][:-1]
+        else:
+            phonemes = [symbol for word in words for symbol in word.phonemes]
+        return Phonemised(phonemes, words, [word.text for word in words if word.lang is None])
+
+    def phonemise_batch(
+        self, texts: Sequence[str], spans: Sequence[Iterable[AnySpan]] | None = None
+    ) -> list[list[str]]:
+        """The `.phonemes` of `phonemise(text, spans)` for each text, most probable variants, several times faster.
+
+        Unknown words stand as `<unk>`; use `phonemise` to learn which they are. `spans`: one collection a text.
+        """
+        plain = self._symbols[None]
+        if spans is None and not self.separator:
+            say = plain.__getitem__
+            return [list(chain.from_iterable(map(say, text.split()))) for text in texts]
+        if spans is None:
+            spans = [()] * len(texts)
+        elif len(spans) != len(texts):
+            raise ValueError(f"{len(spans)} collections of spans for {len(texts)} texts; give one for each text")
+        glue = (SEPARATOR,) if self.separator else ()
+        results = []
+        for text, labels in zip(texts, spans, strict=True):
+            if labels:
+                tokens, languages = _label_tokens(text, as_spans(text, labels))
+                said = [self._symbols[lang][token] for token, lang in zip(tokens, languages, strict=True)]
+            else:
+                said = map(plain.__getitem__, text.split())
+            if glue:
+                results.append(list(chain.from_iterable((*glue, *symbols) for symbols in said if symbols))[1:])
+            else:
+                results.append(list(chain.from_iterable(said)))
+        return results
+
+    def _draw(self, entries: list[_Entry], seed: int | None, dialect: str | None) -> list[PhonemisedWord]:
+        """The words as one speaker says them: variants of English, habits of a dialect."""
         rng = None if seed is None else random.Random(seed)
         habits = None if dialect is None else draw_habits(check_dialect(dialect), rng)
-        result = Phonemised()
-        words, phonemes = result.words, result.phonemes
-        for entry in self._entries(text, spans):
+        words = []
+        for entry in entries:
             word = entry.word
             if rng is not None and entry.others:
                 word = rng.choices(entry.others, cum_weights=entry.cumulative)[0]
             elif habits is not None and entry.syllable is not None:
                 word = self._in_dialect(entry, dialect or "", habits)
-            if self.separator and words:
-                phonemes.append(SEPARATOR)
             words.append(word)
-            phonemes += word.phonemes
-            if word.lang is None:
-                result.unknown.append(word.text)
-        return result
+        return words
 
     def _entries(self, text: str, spans: Iterable[AnySpan]) -> list[_Entry]:
         labels = as_spans(text, spans) if spans else []
         if not labels:
-            memo = self._memo[None]
-            return [
-                entry
-                for token in text.split()
-                for entry in (memo[token] if token in memo else self._learn(token, None))
-            ]
+            tokens, memo = text.split(), self._memo[None]
+            try:  # nearly always one entry a token, all known
+                return [entry for token in tokens for entry in memo[token]]
+            except KeyError:
+                languages: list[str | None] = [None] * len(tokens)
+        else:
+            tokens, languages = _label_tokens(text, labels)
         entries: list[_Entry] = []
-        for match in re.finditer(r"\S+", text):
-            lang = next((s["lang"] for s in labels if s["start"] < match.end() and match.start() < s["end"]), None)
-            known = self._memo[lang].get(match.group())
-            entries += self._learn(match.group(), lang) if known is None else known
+        for token, lang in zip(tokens, languages, strict=True):
+            known = self._memo[lang].get(token)
+            entries += self._learn(token, lang) if known is None else known
         return entries
+
+    def _learn_symbols(self, token: str, lang: str | None) -> tuple[str, ...]:
+        entries = self._memo[lang].get(token)
+        words = [entry.word.phonemes for entry in (self._learn(token, lang) if entries is None else entries)]
+        if self.separator:
+            words = [symbols if i == 0 else (SEPARATOR, *symbols) for i, symbols in enumerate(words)]
+        return tuple(chain.from_iterable(words))
 
     def _learn(self, token: str, lang: str | None) -> tuple[_Entry, ...]:
         """Entries of the words in a token, none for bare punctuation. Kept for the next time."""
         memo = self._memo[lang]
         if len(memo) >= _MEMO_SIZE:
             memo.clear()
-        known = None if lang == "en" else _syllable_table(self.register).get(token)
-        if known is not None:
-            syllable, phonemes = known
-            entries: tuple[_Entry, ...] = (_Entry(PhonemisedWord(token, "vi", phonemes, "syllable"), syllable),)
+            memo.update({} if lang == "en" else _known_words(self.register))
+        if lang == "en" and token.isascii() and token.isalpha():
+            words = [token.lower()]
         else:
-            label = [(0, len(token), lang)] if lang else []
-            words = normalize_with_spans(token, label)[0].split()
-            entries = tuple(self._entry(word, lang) for word in words)
-        memo[token] = entries
+            words = normalize_with_spans(token, [(0, len(token), lang)] if lang else [])[0].split()
+        entries = memo[token] = tuple(self._entry(word, lang) for word in words)
         return entries
 
     def _entry(self, word: str, lang: str | None) -> _Entry:
@@ -171,19 +217,53 @@ class G2P:
         return PhonemisedWord(entry.word.text, "vi", said, entry.word.source)
 
 
+class _SymbolMemo(dict[str, tuple[str, ...]]):
+    """Token -> phonemes of its words, filled when a token is first asked for."""
+
+    def __init__(self, g2p: G2P, lang: str | None) -> None:
+        super().__init__({} if lang == "en" else _known_symbols(g2p.register))
+        self._g2p, self._lang = g2p, lang
+
+    def __missing__(self, token: str) -> tuple[str, ...]:
+        if len(self) >= _MEMO_SIZE:
+            self.clear()
+        symbols = self[token] = self._g2p._learn_symbols(token, self._lang)
+        return symbols
+
+
+def _label_tokens(text: str, labels: Sequence[Span]) -> tuple[list[str], list[str | None]]:
+    """(tokens between white space, language of the first of the sorted spans that touches each)."""
+    tokens, languages = text.split(), []
+    index, end = 0, 0
+    for token in tokens:
+        start = text.index(token, end)
+        end = start + len(token)
+        while index < len(labels) and labels[index]["end"] <= start:
+            index += 1
+        inside = index < len(labels) and labels[index]["start"] < end
+        languages.append(labels[index]["lang"] if inside else None)
+    return tokens, languages
+
+
 def _english_entry(word: str, variants: tuple[Variant, ...]) -> _Entry:
     said = tuple(PhonemisedWord(word, "en", variant.phonemes, variant.source) for variant in variants)
     return _Entry(said[0], None, said, tuple(accumulate(variant.weight for variant in variants)))
 
 
 @cache
-def _syllable_table(register: str) -> dict[str, tuple[Syllable, tuple[str, ...]]]:
-    """Spelling in either tone-mark style -> (syllable, phonemes): most of running text, without parsing."""
+def _known_words(register: str) -> dict[str, tuple[_Entry, ...]]:
+    """Every syllable in either tone-mark style: most of running text needs no parsing. To be copied, not changed."""
     table = {}
     for syllable in all_syllables():
-        known = (syllable, syllable_to_phonemes(syllable, register))
-        table[syllable.spell()] = table[syllable.spell("old")] = known
+        text = syllable.spell()
+        word = PhonemisedWord(text, "vi", syllable_to_phonemes(syllable, register), "syllable")
+        table[text] = table[syllable.spell("old")] = (_Entry(word, syllable),)
     return table
+
+
+@cache
+def _known_symbols(register: str) -> dict[str, tuple[str, ...]]:
+    return {text: entries[0].word.phonemes for text, entries in _known_words(register).items()}
 
 
 def _as_syllable(word: str) -> tuple[Syllable | None, str]:

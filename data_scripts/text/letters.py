@@ -161,6 +161,9 @@ _RULES = [
     (re.compile(pattern), tuple(phones.split()))
     for pattern, _, phones in (line.rpartition("|") for line in _RULES_TEXT.split("\n") if line)
 ]
+_RULES_OF_LETTER = {
+    letter: [rule for rule in _RULES if rule[0].pattern.lstrip("^").startswith(letter)] for letter in LETTER_NAMES
+}
 _VOWEL_PHONE = re.compile(r"[A-Z]{2}[012]$")
 _FOLDED = str.maketrans({"đ": "d", "ð": "d", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "ł": "l", "ı": "i", "þ": "th"})
 
@@ -178,7 +181,7 @@ def letters_to_sounds(word: str) -> list[str]:
     # A doubled consonant is one sound, except cc before e or i.
     squeezed = re.sub(r"([bdfgjklmnpqrstvwxz])\1", r"\1", word)
     while place < len(squeezed):
-        for pattern, sounds in _RULES:
+        for pattern, sounds in _RULES_OF_LETTER.get(squeezed[place], ()):
             match = pattern.match(squeezed, place)
             if match:
                 phones += sounds
