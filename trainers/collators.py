@@ -40,14 +40,13 @@ def row_rng(seed: int, row: Row) -> np.random.Generator:
 
 def pad_ids(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     """Id sequences of several lengths as one (B, longest) tensor, padded on the right with `value`."""
-    return torch.nn.utils.rnn.pad_sequence(
-        [torch.as_tensor(ids, dtype=torch.long) for ids in sequences], batch_first=True, padding_value=value
-    )
+    # copies: ids from a cache are read-only views of a memory map
+    tensors = [torch.from_numpy(np.array(ids, dtype=np.int64)) for ids in sequences]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
 def pad_states(states: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """(num_frames, D) arrays as one float32 (B, longest, D) tensor, zero-padded, and its (B, longest) mask."""
-    # copies: the arrays may be read-only views of a memory map
     tensors = [torch.from_numpy(np.array(one, dtype=np.float32)) for one in states]
     mask = pad_ids([[1] * len(one) for one in states], 0)
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), mask

@@ -44,7 +44,8 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
         max_new_tokens (`int`, *optional*): longest generated sequence; by default `args.generation_max_length`.
         write_card (`Callable[[str, SpeechSeq2SeqTrainer], None]`, *optional*): writes README.md into each checkpoint.
 
-    The model's loss must be a sum over target tokens divided by `num_items_in_batch` (`accepts_loss_kwargs = True`).
+    The model's loss must be a sum over target tokens divided by `num_items_in_batch` (`accepts_loss_kwargs = True`),
+    or, in stock models without that attribute, their mean.
     Streams are batched by `per_device_train_batch_size` and need `max_steps`; evaluation sets cannot be streams.
 
     Raises:
@@ -69,6 +70,8 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
                 f"{type(self.model).__name__} does not take num_items_in_batch: its loss would change with gradient "
                 "accumulation and the number of ranks. Set accepts_loss_kwargs = True and divide by num_items_in_batch"
             )
+        # Stock models take the number through **kwargs and ignore it: their mean is turned into a share of the sum.
+        self._model_averages = getattr(self.model, "accepts_loss_kwargs", None) is None
         self.length_column = length_column
         self.batch_budget = batch_budget
         self.eval_batch_budget = eval_batch_budget if eval_batch_budget is not None else batch_budget
@@ -159,6 +162,8 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The model's loss, smoothed if asked for; remembers its parts (`ctc_loss`, ...) for the log."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self._model_averages and num_items_in_batch is not None:
+            loss = loss * (inputs["labels"] != IGNORED).sum() / num_items_in_batch
         # A hybrid model's decoder has the weight that CTC leaves it.
         smoothing = self.args.label_smoothing_factor * (1.0 - getattr(self.model.config, "ctc_weight", 0.0))
         if smoothing and model.training:
@@ -266,10 +271,9 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
             # Beside audio, phonemes are the answer of the first stage; without audio they are a cache of its output.
             shown = {name: value for name, value in shown.items() if not name.startswith(("phoneme_", "s2p_"))}
         options = {name: value for name, value in gen_kwargs.items() if value is not None}
-        if self.max_new_tokens is not None and not options.keys() & {"max_length", "max_new_tokens"}:
-            options["max_new_tokens"] = self.max_new_tokens
-        elif "max_new_tokens" not in options and "max_length" in options:
-            options["max_new_tokens"] = options.pop("max_length")
+        # Seq2SeqTrainer calls its default max_length; a start token must not count.
+        longest = options.pop("max_length", None)
+        options.setdefault("max_new_tokens", self.max_new_tokens or longest)
         ids = self.model.generate(**shown, **options)
         pad = self.model.generation_config.pad_token_id
         return ids.masked_fill(ids == pad, IGNORED) if pad is not None else ids

@@ -53,7 +53,9 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 def test_batch_mates_change_between_epochs():
     sampler = BudgetBatchSampler(lognormal(400), 30.0)
-    pairs = [{frozenset((a, b)) for batch in sampler.batches(e) for a in batch for b in batch if a != b} for e in (0, 1)]
+    pairs = [
+        {frozenset((a, b)) for batch in sampler.batches(e) for a in batch for b in batch if a != b} for e in (0, 1)
+    ]
     assert len(pairs[0] & pairs[1]) < 0.5 * len(pairs[0])
 
 
@@ -90,11 +92,11 @@ def test_fewer_rows_than_ranks_repeats_them(caplog):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(lengths=[], budget=1.0), "empty"),
-        (dict(lengths=[1.0, float("nan")], budget=1.0), "row 1"),
-        (dict(lengths=[1.0], budget=0.0), "budget"),
-        (dict(lengths=[1.0], budget=math.inf), "max_batch_size"),
-        (dict(lengths=[1.0], budget=1.0, world_size=0), "world_size"),
+        ({"lengths": [], "budget": 1.0}, "empty"),
+        ({"lengths": [1.0, float("nan")], "budget": 1.0}, "row 1"),
+        ({"lengths": [1.0], "budget": 0.0}, "budget"),
+        ({"lengths": [1.0], "budget": math.inf}, "max_batch_size"),
+        ({"lengths": [1.0], "budget": 1.0, "world_size": 0}, "world_size"),
     ],
 )
 def test_refuses_what_cannot_be_batched(arguments, message):

@@ -9,13 +9,10 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperFeatureExtractor
 
-from models.tspc import (
-    P2TConfig,
-    P2TForConditionalGeneration,
-    S2PConfig,
-    S2PForConditionalGeneration,
-    TSPCForConditionalGeneration,
-)
+from models.tspc.configuration_tspc import P2TConfig, S2PConfig
+from models.tspc.modeling_p2t import P2TForConditionalGeneration
+from models.tspc.modeling_s2p import S2PForConditionalGeneration
+from models.tspc.modeling_tspc import TSPCForConditionalGeneration
 from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, SpeechInputs, TextLabels, TSPCCollator
 
 LETTERS = "abcdefgh"
@@ -89,7 +86,7 @@ def make_s2p(window="trimmed", dropout=0.0, ctc_weight=0.0, **changes):
         max_source_positions=50,
         dropout=dropout,
     )
-    sizes = dict(vocab_size=len(PHONEME_TOKENIZER), d_model=16, decoder_layers=1, decoder_attention_heads=2)
+    sizes = {"vocab_size": len(PHONEME_TOKENIZER), "d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2}
     config = S2PConfig(
         encoder_config=encoder,
         encoder_window=window,
@@ -120,6 +117,8 @@ def make_p2t(dropout=0.0):
 def make_tspc(decoder="freeze", **changes):
     model = TSPCForConditionalGeneration.from_stages(make_s2p(**changes), make_p2t())
     model.freeze(decoder)
+    # An untrained S2P may end at once; this one talks until its limit.
+    model.s2p.generation_config.suppress_tokens = [PHONEME_TOKENIZER.eos_token_id]
     return model
 
 

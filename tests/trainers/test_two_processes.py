@@ -1,0 +1,129 @@
+"""Two CPU processes train what one does: data parallel, ZeRO-2, ZeRO-3, resumed, cached and streamed."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_tspc import make_p2t, make_rows, make_s2p, s2p_collator
+
+RUN = Path(__file__).with_name("tiny_run.py")
+pytestmark = pytest.mark.slow
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
+
+
+def launch(out, *options, processes=2, launcher="torchrun"):
+    """Runs tiny_run.py and returns what rank 0 wrote."""
+    # `accelerate launch --cpu` and MULTI_CPU configs silently start one process; --multi_gpu with use_cpu starts two.
+    starters = {
+        "torchrun": ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", free_port()],
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        + ["--main_process_port", free_port()],
+    }
+    start = ["-m", *starters[launcher]] if processes > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, *start, str(RUN), str(out), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["world_size"] == processes
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """One process, two batches accumulated: the reference for two processes with one batch each."""
+    import torch
+
+    torch.manual_seed(3)
+    make_s2p(ctc_weight=0.3).save_pretrained(folder / "s2p")
+    make_p2t().save_pretrained(folder / "p2t")
+    return {
+        stage: launch(
+            folder / f"{stage}.json",
+            "--stage",
+            stage,
+            "--model",
+            str(folder / stage),
+            "--accumulation",
+            "2",
+            processes=1,
+        )
+        for stage in ("s2p", "p2t")
+    }
+
+
+def assert_same(found, expected, tolerance):
+    assert len(found["losses"]) == len(expected["losses"]) == 20
+    assert expected["losses"][-1] < 0.95 * expected["losses"][0]
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=0, atol=tolerance)
+    assert found["eval_loss"] == pytest.approx(expected["eval_loss"], abs=2 * tolerance)
+    # Seven rows do not divide by two: none is scored twice, none is left out, and they come in order.
+    assert found["eval_rows"] == expected["eval_rows"] == 7
+    eval_rows = make_rows(7, start=100)
+    if len(found["labels"][0]) > 3:
+        collate = s2p_collator()
+        labels = [collate([eval_rows[i]])["labels"][0].tolist() for i in range(7)]
+        assert found["labels"] == labels or found["labels"] == expected["labels"]
+
+
+@pytest.mark.parametrize(("stage", "launcher"), [("s2p", "accelerate"), ("p2t", "torchrun")])
+def test_data_parallel(folder, alone, stage, launcher):
+    found = launch(folder / f"{stage}-2.json", "--stage", stage, "--model", str(folder / stage), launcher=launcher)
+    assert_same(found, alone[stage], 1e-4)
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("stage", ["s2p", "p2t"])
+def test_deepspeed(folder, alone, zero, stage):
+    config = {
+        "zero_optimization": {"stage": zero, "stage3_gather_16bit_weights_on_model_save": True},
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+    }
+    path = folder / f"zero{zero}.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    options = ["--stage", stage, "--model", str(folder / stage), "--deepspeed", str(path)]
+    assert_same(launch(folder / f"{stage}-zero{zero}.json", *options), alone[stage], 1e-3)
+
+
+def test_resumed_run_is_bit_identical_on_two_ranks(folder, alone):
+    options = ["--model", str(folder / "s2p"), "--save_steps", "7"]
+    straight = launch(folder / "long.json", *options)
+    for checkpoint in (folder / "long").glob("checkpoint-*"):
+        if checkpoint.name != "checkpoint-7":
+            checkpoint.rename(folder / checkpoint.name)
+    resumed = launch(folder / "long.json", *options, "--resume")
+    assert resumed == straight
+
+
+def test_ranks_build_one_cache(folder, alone):
+    options = ["--model", str(folder / "s2p"), "--cache", str(folder / "cache")]
+    two = launch(folder / "cached-2.json", *options)
+    parts = {path.name: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.bin")}
+    assert len(parts) == 2
+    one = launch(folder / "cached-1.json", *options, "--accumulation", "2", processes=1)
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.bin")} == parts
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
+
+
+def test_streams_on_two_ranks(folder):
+    found = launch(folder / "stream.json", "--stream", "--steps", "8")
+    assert np.isfinite(found["losses"]).all() and len(found["losses"]) == 8
