@@ -180,23 +180,25 @@ def has_english(phrase: Phrase) -> bool:
     return any(lang == "en" for _, lang in phrase)
 
 
+_Place = tuple[int, int, tuple[str, ...]]
+
+
 def _ambiguity(templates: tuple[Template, ...]) -> tuple[str, str, str] | None:
     """A sentence with two derivations and their template ids, or None: subset construction over all templates.
 
     A state is the set of places reachable by one word sequence. A place is (template, next slot, words left of the
     filler under way); two derivations that reach one place, or two places that end, write the same sentence.
     """
-    Place = tuple[int, int, tuple[str, ...]]
 
-    def enter(template: int, slot: int) -> list[Place]:
+    def enter(template: int, slot: int) -> list[_Place]:
         slots = templates[template].slots
         if slot == len(slots):
             return [(template, slot, ())]
         return [(template, slot + 1, tuple(word for word, _ in phrase)) for phrase in slots[slot]]
 
-    start: list[Place] = [place for t in range(len(templates)) for place in enter(t, 0)]
-    pending: list[tuple[tuple[str, ...], list[Place]]] = [((), start)]
-    known: set[frozenset[Place]] = set()
+    start: list[_Place] = [place for t in range(len(templates)) for place in enter(t, 0)]
+    pending: list[tuple[tuple[str, ...], list[_Place]]] = [((), start)]
+    known: set[frozenset[_Place]] = set()
     while pending:
         prefix, places = pending.pop()
         state = frozenset(places)
@@ -209,10 +211,10 @@ def _ambiguity(templates: tuple[Template, ...]) -> tuple[str, str, str] | None:
             first, second = (twice, twice) if twice is not None else done[:2]
             rest = [w for slot in templates[first[0]].slots[first[1] :] for w, _ in slot[0]]
             return " ".join([*prefix, *first[2], *rest]), templates[first[0]].id, templates[second[0]].id
-        successors: dict[str, list[Place]] = {}
+        successors: dict[str, list[_Place]] = {}
         for template, slot, left in places:
-            if left:
-                nexts = [(template, slot, left[1:])] if len(left) > 1 else enter(template, slot)
-                successors.setdefault(left[0], []).extend(nexts)
+            for word in left[:1]:
+                nexts = [(template, slot, left[1:])] if left[1:] else enter(template, slot)
+                successors.setdefault(word, []).extend(nexts)
         pending.extend(((*prefix, word), nexts) for word, nexts in successors.items())
     return None
