@@ -91,13 +91,13 @@ class DataArguments:
     """Share of unusable rows above which the run stops instead of training on the rest."""
     batch_duration_s: float | None = None
     """Seconds of audio per device and step, padding included; null uses training.per_device_train_batch_size."""
-    batch_characters: int | None = None
-    """p2t: characters of text per device and step, padding included; null uses training.per_device_train_batch_size."""
+    batch_phonemes: int | None = None
+    """p2t: phonemes per device and step, padding included; null uses training.per_device_train_batch_size."""
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
     """Random changes to training audio."""
 
     def __post_init__(self) -> None:
-        names = ["max_rows", "max_duration_s", "batch_duration_s", "batch_characters"]
+        names = ["max_rows", "max_duration_s", "batch_duration_s", "batch_phonemes"]
         require_positive(self, "data.", names)
         names = ["synthetic_sentences", "synthetic_validation_sentences", "min_duration_s"]
         require_non_negative(self, "data.", names)

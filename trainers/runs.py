@@ -16,7 +16,6 @@ import os
 import platform
 import re
 import shlex
-import struct
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trainers.arguments import Config
+from trainers.checkpoint_folder import safetensors_tensors
 from trainers.checks import ConfigError
 from trainers.config import dump_config, read_config
 
@@ -171,25 +171,11 @@ def checkpoint_problem(folder: Path) -> str | None:
     if not weights and not sharded:
         return "no .safetensors file"
     for path in weights:
-        if not is_whole_safetensors(path):
-            return f"{path.name} is truncated"
-    return None
-
-
-def is_whole_safetensors(path: Path) -> bool:
-    """Whether a safetensors file has the length that its header promises; reads the header only."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if length > size - 8:
-            return False
         try:
-            header = json.loads(file.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
-    return size == 8 + length + max(ends, default=0)
+            safetensors_tensors(path)
+        except (OSError, ValueError) as error:
+            return f"{path.name}: {error}"
+    return None
 
 
 def begin_run(run: Run, config: Config, argv: Sequence[str], *, world_size: int = 1, device: str = "cpu") -> None:

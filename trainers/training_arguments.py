@@ -78,7 +78,7 @@ class TrainingArguments:
 
     # Batches
     per_device_train_batch_size: int = 16
-    """Utterances per device and step where data.batch_duration_s and data.batch_characters are null."""
+    """Utterances per device and step where data.batch_duration_s and data.batch_phonemes are null."""
     per_device_eval_batch_size: int = 16
     """Utterances per device in evaluation."""
     gradient_accumulation_steps: int = 1

@@ -117,11 +117,11 @@ def test_resume_refuses_another_config_but_not_another_machine(started):
         (lambda f: (f / "trainer_state.json").write_text('{"global'), "trainer_state.json"),
         (lambda f: (f / "optimizer.pt").unlink(), "optimizer.pt is missing"),
         (lambda f: (f / "model.safetensors").unlink(), "no .safetensors"),
-        (lambda f: (f / "model.safetensors").write_bytes(b""), "truncated"),
+        (lambda f: (f / "model.safetensors").write_bytes(b""), "not a safetensors file"),
         (lambda f: (f / "model.safetensors").write_bytes(safetensors()[:-1]), "truncated"),
-        (lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 2**62)), "truncated"),
-        (lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]"), "truncated"),
-        (lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 3) + b"{x}"), "truncated"),
+        (lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 2**62)), "not a safetensors file"),
+        (lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]"), "not readable"),
+        (lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 3) + b"{x}"), "not readable"),
     ],
 )
 def test_broken_checkpoints(tmp_path, spoil, words):

@@ -1,0 +1,298 @@
+"""A resolved config made real: processor, model, collator, caches and metrics of a stage.
+
+Training and evaluation build everything through this module, so a key of the config means the same in both.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+from data_scripts.text.g2p import G2P
+from data_scripts.text.phonemes import phoneme_symbols
+from models.tspc import (
+    P2TConfig,
+    P2TForConditionalGeneration,
+    S2PConfig,
+    S2PForConditionalGeneration,
+    S2PProcessor,
+    TSPCForConditionalGeneration,
+    TSPCProcessor,
+    build_phoneme_tokenizer,
+)
+from models.tspc.loading_tspc import whole_tensors
+from trainers.arguments import Config
+from trainers.checks import ConfigError
+from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, SpeechInputs, TextLabels, TSPCCollator
+from trainers.encoders import encoder_from_sizes, feature_extractor_of
+from trainers.metrics import codeswitch_error_rates, error_rates, phoneme_error_rate
+from trainers.tokenizers import check_text_tokenizer, train_text_tokenizer
+
+logger = logging.getLogger(__name__)
+
+IGNORED = -100
+PHONEME_FOLDER = "phoneme_tokenizer"
+
+
+@dataclass
+class P2TTokenizers:
+    """Both tokenizers of P2T, saved as TSPC's processor saves them: text in the folder, phonemes in a sub-folder."""
+
+    tokenizer: Any
+    phoneme_tokenizer: Any
+
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+        """Write both."""
+        self.tokenizer.save_pretrained(folder)
+        self.phoneme_tokenizer.save_pretrained(Path(folder) / PHONEME_FOLDER)
+
+    @classmethod
+    def from_pretrained(cls, folder: str, **kwargs: Any) -> "P2TTokenizers":
+        """Read both, from a folder or the Hub."""
+        return cls(
+            AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(folder, subfolder=PHONEME_FOLDER)
+        )
+
+
+@dataclass
+class Stage:
+    """A model with what belongs to it."""
+
+    processor: Any
+    """S2PProcessor, P2TTokenizers or TSPCProcessor."""
+    model: PreTrainedModel
+    """In float32, frozen as the config says."""
+
+
+def build_processor_and_model(config: Config, texts: Sequence[str] = ()) -> Stage:
+    """The processor and the model that a run starts with.
+
+    Args:
+        texts: training texts, for the tokenizer of a p2t that is trained from scratch or to check a pre-trained one.
+
+    Raises:
+        ConfigError: a path that is no such model, or stages that do not fit each other or the config.
+        TokenizerError: a text tokenizer that cannot write the texts.
+    """
+    build = {"s2p": _build_s2p, "p2t": lambda c: _build_p2t(c, texts), "joint": _build_joint}[config.stage]
+    with whole_tensors():
+        stage = build(config)
+    if config.model.attn_implementation != "sdpa":
+        stage.model.set_attn_implementation(config.model.attn_implementation)
+    return stage
+
+
+def _build_s2p(config: Config) -> Stage:
+    args = config.model.s2p
+    if args.path is not None:
+        processor = _load(S2PProcessor, args.path, "model.s2p.path")
+        model = _load(S2PForConditionalGeneration, args.path, "model.s2p.path")
+        _check_register(config, processor.tokenizer, "model.s2p.path")
+    else:
+        tokenizer = build_phoneme_tokenizer(phoneme_symbols(config.model.register))
+        fields = {
+            "decoder_type": args.decoder,
+            "vocab_size": len(tokenizer),
+            "d_model": args.d_model,
+            "decoder_layers": args.num_layers,
+            "decoder_attention_heads": args.num_heads,
+            "decoder_ffn_dim": args.ffn_dim,
+            "dropout": args.dropout,
+            "max_target_positions": args.max_phonemes,
+            "encoder_window": args.encoder_window,
+            "ctc_weight": args.ctc_weight,
+            # Adapters come with copies of the decoder and of the output layer, which cannot stay tied.
+            "tie_word_embeddings": config.lora.rank == 0,
+        }
+        if args.encoder is not None:
+            extractor = feature_extractor_of(args.encoder)
+            try:
+                model = S2PForConditionalGeneration.from_pretrained_encoder(args.encoder, fields)
+            except (OSError, ValueError) as error:
+                raise ConfigError("model.s2p.encoder", str(error)) from error
+        else:
+            encoder_config, extractor = encoder_from_sizes(args.encoder_sizes)
+            try:
+                model = S2PForConditionalGeneration(S2PConfig(encoder_config=encoder_config, **fields))
+            except ValueError as error:
+                raise ConfigError("model.s2p", str(error)) from error
+        processor = S2PProcessor(extractor, tokenizer)
+    if args.freeze_encoder:
+        model.freeze_encoder()
+    return Stage(processor, model)
+
+
+def _build_p2t(config: Config, texts: Sequence[str]) -> Stage:
+    args = config.model.p2t
+    if args.path is not None:
+        tokenizers = _load(P2TTokenizers, args.path, "model.p2t.path")
+        _check_register(config, tokenizers.phoneme_tokenizer, "model.p2t.path")
+        return Stage(tokenizers, _load(P2TForConditionalGeneration, args.path, "model.p2t.path"))
+    phoneme_tokenizer = build_phoneme_tokenizer(phoneme_symbols(config.model.register))
+    if args.pretrained is not None:
+        tokenizer = _load(AutoTokenizer, args.pretrained, "model.p2t.pretrained")
+        check_text_tokenizer(tokenizer, texts, name=args.pretrained)
+        overrides = {"dropout_rate": args.dropout}
+        try:
+            model = P2TForConditionalGeneration.from_pretrained_t5(args.pretrained, len(phoneme_tokenizer), overrides)
+        except (OSError, ValueError) as error:
+            raise ConfigError("model.p2t.pretrained", str(error)) from error
+    else:
+        tokenizer = train_text_tokenizer(texts, args.text_vocab_size)
+        model = P2TForConditionalGeneration(
+            P2TConfig(
+                vocab_size=len(tokenizer),
+                phoneme_vocab_size=len(phoneme_tokenizer),
+                d_model=args.d_model,
+                d_ff=args.d_ff,
+                d_kv=args.d_kv,
+                num_layers=args.num_layers,
+                num_decoder_layers=args.num_decoder_layers,
+                num_heads=args.num_heads,
+                dropout_rate=args.dropout,
+            )
+        )
+    return Stage(P2TTokenizers(tokenizer, phoneme_tokenizer), model)
+
+
+def _build_joint(config: Config) -> Stage:
+    s2p_path, p2t_path = str(config.model.s2p.path), str(config.model.p2t.path)
+    s2p_processor = _load(S2PProcessor, s2p_path, "model.s2p.path")
+    tokenizers = _load(P2TTokenizers, p2t_path, "model.p2t.path")
+    _check_register(config, s2p_processor.tokenizer, "model.s2p.path")
+    _check_register(config, tokenizers.phoneme_tokenizer, "model.p2t.path")
+    s2p = _load(S2PForConditionalGeneration, s2p_path, "model.s2p.path")
+    p2t = _load(P2TForConditionalGeneration, p2t_path, "model.p2t.path")
+    model = TSPCForConditionalGeneration.from_stages(s2p, p2t)
+    model.freeze(config.model.joint.decoder)
+    extractor = s2p_processor.feature_extractor
+    return Stage(TSPCProcessor(extractor, tokenizers.tokenizer, tokenizers.phoneme_tokenizer), model)
+
+
+def _load(kind: Any, path: str, key: str) -> Any:
+    """`kind.from_pretrained(path)`, in float32 for models; what goes wrong is said about `key`."""
+    options = {"dtype": torch.float32} if isinstance(kind, type) and issubclass(kind, PreTrainedModel) else {}
+    if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
+        raise ConfigError(key, f"no such folder: {path}; train that stage first, or name a finished model")
+    try:
+        return kind.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        raise ConfigError(key, f"cannot load {path}: {error}") from error
+
+
+def _check_register(config: Config, tokenizer: Any, key: str) -> None:
+    """The tokenizer of a trained stage is that of the config's phoneme register."""
+    expected = build_phoneme_tokenizer(phoneme_symbols(config.model.register)).get_vocab()
+    found = tokenizer.get_vocab()
+    if found != expected:
+        raise ConfigError(
+            "model.register",
+            f"is {config.model.register}, with {len(expected)} phoneme tokens, but the model of {key} has "
+            f"{len(found)} others; set the register it was trained with",
+        )
+
+
+def add_adapters(stage: Stage, config: Config, base_folder: Path, *, save: bool) -> Any:
+    """LoRA on the speech encoder of S2P; decoder and heads are trained in full and saved with the adapters.
+
+    Args:
+        base_folder: where the model without adapters is kept, for the checkpoints to refer to.
+        save: write it there; one process does, unless it is there from an earlier start.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    model = stage.model
+    if model.config.tie_word_embeddings:
+        model.config.tie_word_embeddings = False
+        model.proj_out.weight = torch.nn.Parameter(model.proj_out.weight.detach().clone())
+    if save and not base_folder.is_dir():
+        model.save_pretrained(base_folder)
+        stage.processor.save_pretrained(base_folder)
+    model.name_or_path = str(base_folder)
+    names = "|".join(config.lora.target_modules)
+    settings = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=rf"encoder\..*\.({names})",
+        modules_to_save=["decoder", "proj_out"] + (["ctc_head"] if model.ctc_head is not None else []),
+    )
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        raise ConfigError("lora.target_modules", f"no layer of the encoder is called {names}: {error}") from error
+
+
+def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any:
+    """The collator of a stage.
+
+    Args:
+        augment: whether training rows are augmented as `data.augmentation` says.
+    """
+    seed = config.training.seed
+    augmentation = config.data.augmentation if augment and config.data.augmentation.active else None
+    if config.stage == "p2t":
+        labels = PhonemeLabels(G2P(config.model.register), stage.processor.phoneme_tokenizer)
+        text = TextLabels(stage.processor.tokenizer)
+        return P2TCollator(labels, text, noise=config.data.phoneme_noise, seed=seed, dialect=config.data.dialect)
+    s2p_config = stage.model.config.s2p_config if config.stage == "joint" else stage.model.config
+    extractor = stage.processor.feature_extractor
+    inputs = SpeechInputs(extractor, s2p_config.encoder_window, seed=seed, augmentation=augmentation)
+    if config.stage == "joint":
+        return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer))
+    return S2PCollator(inputs, PhonemeLabels(G2P(config.model.register), stage.processor.tokenizer))
+
+
+def attach_cache(config: Config, stage: Stage, rows: Any, collator: Any) -> Any:
+    """The rows with outputs of the frozen part in place of audio, where the config asks for a cache."""
+    from trainers.cache import EncoderCache, S2POutputCache
+
+    if rows is None or not (config.cache.encoder_states or config.cache.s2p_outputs):
+        return rows
+    kind = EncoderCache if config.cache.encoder_states else S2POutputCache
+    return kind(config.cache.folder).attach(rows, stage.model, collator.inputs)
+
+
+def build_metrics(config: Config, stage: Stage, rows: Any) -> Callable[[Any], dict[str, float]]:
+    """Error rates of what the model generated for `rows`, in data set order, against their text."""
+    texts, spans = list(rows["text"]), list(rows["spans"])
+
+    def of_text(predictions: Any) -> dict[str, float]:
+        tokenizer = stage.processor.tokenizer
+        ids = predictions.copy()
+        ids[ids == IGNORED] = tokenizer.pad_token_id
+        heard = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        scores = error_rates(texts, heard)
+        if any(spans):
+            scores = {**scores, **codeswitch_error_rates(texts, heard, spans)}
+        return {name: scores[name] for name in TEXT_METRICS if name in scores}
+
+    def of_phonemes(predictions: Any, labels: Any) -> dict[str, float]:
+        symbols = stage.processor.tokenizer.convert_ids_to_tokens
+        heard, said = (
+            [symbols([int(i) for i in row if i != IGNORED]) for row in batch] for batch in (predictions, labels)
+        )
+        return phoneme_error_rate(said, heard, register=config.model.register)
+
+    def compute(evaluated: Any) -> dict[str, float]:
+        if len(evaluated.predictions) != len(texts):
+            raise ValueError(f"{len(evaluated.predictions)} predictions for {len(texts)} utterances")
+        if config.stage == "s2p":
+            return of_phonemes(evaluated.predictions, evaluated.label_ids)
+        return of_text(evaluated.predictions)
+
+    return compute
+
+
+TEXT_METRICS = ("wer", "syer", "cer", "wer_vi", "wer_en", "wer_switch")
+
+
+def main_metric(config: Config) -> str:
+    """The metric that picks the best checkpoint where the config names none."""
+    if not config.training.predict_with_generate:
+        return "loss"
+    return f"per_{config.model.register}" if config.stage == "s2p" else "wer"

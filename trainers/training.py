@@ -1,0 +1,192 @@
+"""One training run from a resolved config to a finished model; what `scripts/train_tspc.py` calls."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_seed
+
+from data_scripts.schema import SchemaError
+from data_scripts.sources import SourceError
+from data_scripts.text.normalize import NORMALIZER_VERSION
+from data_scripts.validate import TooManyDropped
+from trainers.arguments import Config
+from trainers.assembly import (
+    Stage,
+    add_adapters,
+    attach_cache,
+    build_collator,
+    build_metrics,
+    build_processor_and_model,
+    main_metric,
+)
+from trainers.callbacks import MetricsLogCallback
+from trainers.card import write_model_card
+from trainers.checks import ConfigError
+from trainers.collators import P2TCollator, RowError
+from trainers.datasets_map import with_phoneme_counts
+from trainers.publishing import publish
+from trainers.rows import Rows, audio_hours, build_datasets
+from trainers.runs import Run, begin_run, git_commit
+from trainers.seq2seq import SpeechSeq2SeqTrainer
+from trainers.tokenizers import TokenizerError
+
+logger = logging.getLogger(__name__)
+
+# Not about the model.
+SPEED = ("epoch", "_runtime", "_per_second")
+# What is wrong with the user's data, paths or settings, and said well enough without a traceback.
+START_ERRORS = (ConfigError, SourceError, SchemaError, TooManyDropped, TokenizerError, RowError)
+
+
+def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
+    """Train, save the finished model in `run.model_folder`, evaluate it, and publish it if the config says so.
+
+    Returns:
+        The metrics of the finished model on the validation data, as `eval_wer` and so on, and `train_loss`; also in
+        `metrics.json` of the run directory.
+
+    Raises:
+        Any of `START_ERRORS`, before the first step.
+    """
+    args = set_up(config, run)
+    rows = build_datasets(config, run.folder)
+    texts = rows.train["text"] if config.stage == "p2t" and hasattr(rows.train, "num_rows") else []
+    stage = build_processor_and_model(config, texts)
+    collator = build_collator(config, stage)
+    if config.stage == "p2t":
+        rows.train, rows.validation = counted(rows.train, collator), counted(rows.validation, collator)
+    metrics = build_metrics(config, stage, rows.validation) if rows.validation is not None else None
+    hours = audio_hours(rows.train)
+    stage.model.to(args.device)
+    rows.train, rows.validation = (
+        attach_cache(config, stage, part, collator) for part in (rows.train, rows.validation)
+    )
+    if args.process_index == 0:
+        begin_run(run, config, argv, world_size=args.world_size, device=device_name(args))
+    trainer = build_trainer(config, args, run, stage, rows, collator, metrics, hours)
+    started = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    scores = {"train_loss": result.training_loss}
+    if rows.validation is not None:
+        scores |= {name: value for name, value in trainer.evaluate().items() if not name.endswith(SPEED)}
+    finish(config, run, trainer, scores, time.monotonic() - started)
+    return scores
+
+
+def set_up(config: Config, run: Run) -> Seq2SeqTrainingArguments:
+    """Processes, seeds and the Trainer's arguments, in the order that distributed backends need."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    if os.environ.get("RANK", "0") != "0":
+        logging.getLogger().setLevel(logging.ERROR)
+    name = f"{config.name}-{config.stage}"
+    args = config.training.build(run.folder, metric_for_best_model=main_metric(config), run_name=name)
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        # With use_cpu accelerate sets up torch.distributed but not deepspeed's own communication.
+        import deepspeed
+
+        if not deepspeed.comm.is_initialized():
+            deepspeed.init_distributed(dist_backend="gloo" if args.use_cpu else None)
+    set_seed(args.seed)
+    return args
+
+
+def counted(rows: Any, collator: P2TCollator) -> Any:
+    """Text rows with their number of phonemes, by which they are batched; streams as they are."""
+    return with_phoneme_counts(rows, collator.phonemes) if hasattr(rows, "num_rows") else rows
+
+
+def build_trainer(
+    config: Config,
+    args: Seq2SeqTrainingArguments,
+    run: Run,
+    stage: Stage,
+    rows: Rows,
+    collator: Any,
+    metrics: Any,
+    hours: float | None,
+) -> SpeechSeq2SeqTrainer:
+    """The Trainer of a run, with its log, early stopping and cards."""
+    model = stage.model
+    if config.lora.rank:
+        model = add_adapters(stage, config, run.folder / "base", save=args.process_index == 0)
+    patience = config.training.early_stopping_patience
+    callbacks: list[Any] = [MetricsLogCallback(run.folder)]
+    if patience is not None:
+        callbacks.append(EarlyStoppingCallback(patience, config.training.early_stopping_threshold))
+    text = config.stage == "p2t"
+    return SpeechSeq2SeqTrainer(
+        model=model,
+        args=args,
+        data_collator=collator,
+        train_dataset=rows.train,
+        eval_dataset=rows.validation,
+        processing_class=stage.processor,
+        compute_metrics=metrics if args.predict_with_generate else None,
+        callbacks=callbacks,
+        length_column="num_phonemes" if text else "duration_s",
+        batch_budget=config.data.batch_phonemes if text else config.data.batch_duration_s,
+        write_card=lambda folder, trainer: card(config, folder, trainer, hours),
+    )
+
+
+def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hours: float | None) -> None:
+    """README.md and card.json of a checkpoint."""
+    args, state, model = trainer.args, trainer.state, trainer.model
+    s2p, p2t = config.model.s2p, config.model.p2t
+    bases = {"s2p": [s2p.path or s2p.encoder], "p2t": [p2t.path or p2t.pretrained], "joint": [s2p.path, p2t.path]}
+    facts = {
+        "audio_hours": hours and round(hours, 2),
+        "epochs": state.epoch and round(state.epoch, 2),
+        "steps": state.global_step,
+        "batch_duration_s": config.data.batch_duration_s if config.stage != "p2t" else None,
+        "learning_rate": args.learning_rate,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "seed": args.seed,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "decoder": config.model.joint.decoder if config.stage == "joint" else None,
+        "encoder_window": s2p.encoder_window if config.stage == "s2p" else None,
+        "lora_rank": config.lora.rank or None,
+    }
+    write_model_card(
+        folder,
+        stage=config.stage,
+        base_model=[base for base in bases[config.stage] if base],
+        datasets=list(dict.fromkeys(source.path for source in [*config.data.train, *config.data.text])),
+        register=config.model.register,
+        normalizer_version=NORMALIZER_VERSION,
+        hardware=device_name(args),
+        commit=git_commit(),
+        training={name: value for name, value in facts.items() if value is not None},
+    )
+
+
+def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float], seconds: float) -> None:
+    """Save the finished model, write its metrics down, and publish it."""
+    if config.lora.rank:
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model(str(run.model_folder))
+    if not trainer.is_world_process_zero():
+        return
+    # The Trainer leaves its own arguments beside the model; no consumer needs a pickle.
+    (run.model_folder / "training_args.bin").unlink(missing_ok=True)
+    values = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+    report = {"stage": config.stage, "steps": trainer.state.global_step, "seconds": round(seconds, 1), **values}
+    (run.folder / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    logger.info("finished model in %s: %s", run.model_folder, json.dumps(report))
+    if config.publish.push:
+        url = publish(run.model_folder, str(config.publish.repo_id), private=config.publish.private)
+        logger.info("published as %s", url)
+
+
+def device_name(args: Seq2SeqTrainingArguments) -> str:
+    """The hardware in words."""
+    device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type.upper()
+    return f"{args.world_size} x {device}" if args.world_size > 1 else device
