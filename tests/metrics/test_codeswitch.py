@@ -69,6 +69,14 @@ def test_absent_languages_have_no_rate():
     assert codeswitch_error_rates(["xin"], ["xin"], [None])["unlabelled_utterances"] == 1
 
 
+def test_spanless_utterances_of_a_known_language():
+    rates = codeswitch_error_rates([TEXT, "xin chào"], [TEXT, "xin"], [SPANS, []], spanless_language="vi")
+    assert rates["wer_vi"] == pytest.approx(1 / 6)
+    assert (rates["labelled_utterances"], rates["unlabelled_utterances"]) == (2, 0)
+    with pytest.raises(ValueError, match="allowed: None, vi, en"):
+        codeswitch_error_rates(["xin"], ["xin"], [[]], spanless_language="fr")
+
+
 def test_wrong_language_names_the_utterance():
     with pytest.raises(ValueError, match=r"utterance 1.*'fr'.*vi, en"):
         codeswitch_error_rates(["a", "b"], ["a", "b"], [[], [(0, 1, "fr")]])

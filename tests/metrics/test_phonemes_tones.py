@@ -71,3 +71,10 @@ def test_score_leaves_out_what_was_not_given():
     assert "low" not in result["metrics"]["wer"]
     with pytest.raises(ValueError, match="none of the 1 references"):
         score([""], ["a"])
+
+
+def test_score_of_phonemes_alone():
+    result = score(
+        ["mở"], None, spans=[[]], reference_phonemes=["m əː -3"], hypothesis_phonemes=["m əː"], num_samples=0
+    )
+    assert set(result["metrics"]) == {"per_full", "per_vmd"} and "tones" not in result

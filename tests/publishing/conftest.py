@@ -5,11 +5,13 @@ import json
 import huggingface_hub
 import numpy as np
 import pytest
+import soundfile
 from safetensors.numpy import save_file
 
 from trainers.card import write_model_card
 
 from .loopback_hub import TOKEN, serve_hub
+from .tiny_baselines import save_tiny_ctc, save_tiny_whisper
 
 
 @pytest.fixture
@@ -52,4 +54,31 @@ def model_folder(tmp_path):
     (folder / "phoneme_tokenizer" / "tokenizer.json").write_text(tokenizer_json(8))
     save_file({"w": np.arange(600, dtype=np.float32)}, folder / "model.safetensors")
     write_model_card(folder, stage="tspc")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory):
+    return save_tiny_whisper(tmp_path_factory.mktemp("baselines") / "whisper")
+
+
+@pytest.fixture(scope="session")
+def tiny_ctc(tmp_path_factory):
+    return save_tiny_ctc(tmp_path_factory.mktemp("baselines") / "ctc")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Four tones of different lengths with texts, one with a switch, and two rows that cannot be used."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = ["file_name,id,marked_text,speaker"]
+    texts = ["mở [en]email[/en] đi", "xin chào", "tôi là [en]team leader[/en]", "ba má"]
+    for index, text in enumerate(texts):
+        seconds = np.arange(int((0.3 + 0.2 * ((index * 3) % 4)) * 16_000)) / 16_000
+        wave = 0.2 * np.sin(2 * np.pi * (200 + 40 * index) * seconds)
+        soundfile.write(folder / f"{index}.wav", wave.astype(np.float32), 16_000)
+        rows.append(f"{index}.wav,u{index},{text},s{index % 2}")
+    soundfile.write(folder / "silent.wav", np.zeros(8000, np.float32), 16_000)
+    rows += ["silent.wav,silence,ba,s0", "gone.wav,gone,má,s0"]
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder

@@ -2,7 +2,8 @@
 
 Reference words carry the language of their labelled span; words outside every span of a labelled utterance belong to
 the matrix language (Vietnamese). Utterances without any span are unlabelled: they are counted and left out, never
-guessed. A **switch point word** is a reference word beside a word of the other language, on either side.
+guessed, unless the caller knows better (`spanless_language`). A **switch point word** is a reference word beside a
+word of the other language, on either side.
 
 Substitutions and deletions belong to their reference word. An **insertion** has none, so it is charged to one of the
 two reference words it stands between: to the one that is itself wrong (substituted or deleted) when exactly one is,
@@ -91,18 +92,24 @@ def charged_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> list[
 
 
 def codeswitch_error_counts(
-    references: Sequence[str], hypotheses: Sequence[str], spans: Sequence[Sequence[Span] | None]
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    spans: Sequence[Sequence[Span] | None],
+    spanless_language: str | None = None,
 ) -> CodeSwitchCounts:
     """Counts behind `codeswitch_error_rates` (same arguments and errors)."""
     check_pairs(references, hypotheses)
     check_pairs(references, spans)
+    if spanless_language not in (None, *LANGUAGES):
+        raise ValueError(f"spanless_language is {spanless_language!r}; allowed: None, {', '.join(LANGUAGES)}")
     rows: dict[str, list[tuple[int, int, int, int]]] = {"vi": [], "en": [], "switch": []}
     switching = 0
     for row, (reference, hypothesis, row_spans) in enumerate(zip(references, hypotheses, spans, strict=True)):
-        if not row_spans:
+        if not row_spans and spanless_language is None:
             continue
         try:
-            words, languages = word_languages(reference, row_spans)
+            matrix_language = "vi" if row_spans else str(spanless_language)
+            words, languages = word_languages(reference, row_spans or (), matrix_language)
         except ValueError as error:
             raise ValueError(f"utterance {row}: {error}") from error
         at_switch = switch_points(languages)
@@ -119,7 +126,10 @@ def codeswitch_error_counts(
 
 
 def codeswitch_error_rates(
-    references: Sequence[str], hypotheses: Sequence[str], spans: Sequence[Sequence[Span] | None]
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    spans: Sequence[Sequence[Span] | None],
+    spanless_language: str | None = None,
 ) -> dict[str, float | int]:
     """Word error rates by language and at switch points.
 
@@ -127,6 +137,7 @@ def codeswitch_error_rates(
         references, hypotheses: one text an utterance; normalised here, the spans moved along.
         spans: for each utterance its `{"start", "end", "lang"}` mappings or (start, end, lang) tuples, character
             offsets into the reference as given; empty or None marks the utterance as unlabelled.
+        spanless_language: "vi" or "en" if utterances without spans are known to be in that language alone.
 
     Returns:
         `"wer_vi"`, `"wer_en"`, `"wer_switch"` as fractions, each only if the corpus has such words, and the counts
@@ -136,7 +147,7 @@ def codeswitch_error_rates(
     Raises:
         ValueError: the lists differ in length, or a span names another language.
     """
-    counts = codeswitch_error_counts(references, hypotheses, spans)
+    counts = codeswitch_error_counts(references, hypotheses, spans, spanless_language)
     out: dict[str, float | int] = {f"wer_{name}": c.rate for name, c in counts.groups.items() if c.total_length}
     out |= {f"{name}_words": c.total_length for name, c in counts.groups.items()}
     return out | {

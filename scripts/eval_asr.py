@@ -1,0 +1,52 @@
+"""Score speech recognisers on a test set: error rates with intervals, vi / en / switch-point split, phonemes, speed.
+
+    python scripts/eval_asr.py --model runs/demo/joint/model --data.path corpora/test --num_beams 1 4
+    python scripts/eval_asr.py --model vinai/PhoWhisper-base runs/tspc/joint/model --data.path my-name/test-set \
+        --data.split test --data.columns '{text: sentence}' --device cuda:0 --batch_size 32
+    python scripts/eval_asr.py --zero runs/tspc/s2p/model runs/tspc/p2t/model --data.path corpora/test
+
+One row of the table a model and beam size; WER differences are to the first row. Exit status 2: a model or the data
+cannot be used, one line says why.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from trainers.command_line import EvaluationArguments, load_arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Evaluate, write the report, print the table."""
+    args = load_arguments(EvaluationArguments, argv, usage=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    from trainers.evaluation import evaluate, report_table
+
+    try:
+        report = evaluate(args, show_progress=sys.stderr.isatty())
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console = Console()
+    console.print(report_table(report))
+    skipped = report["skipped"]
+    if skipped["num_dropped"]:
+        reasons = skipped["counts"]["dropped"]
+        console.print(f"{skipped['num_dropped']} rows were skipped, listed in {args.output}: {reasons}")
+    for row in report["rows"]:
+        if difference := row.get("wer_difference"):
+            low, value, high = (100 * difference[key] for key in ("low", "value", "high"))
+            console.print(
+                f"{row['model']}, {row['num_beams']} beams: WER {value:+.2f} [{low:+.2f}, {high:+.2f}] to the first"
+            )
+        if note := row.get("note"):
+            console.print(f"{row['model']}: {note}")
+    console.print(f"report: {args.output}, hypotheses: {Path(args.output).with_suffix('.hypotheses.jsonl')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""Score speech recognisers on one test set: what `scripts/eval_asr.py` does.
+
+Every model hears the same rows, passes through the same normaliser and lands in one table. Phoneme error rates compare
+with the canonical pronunciation of the reference (`G2P` without a seed: the most probable variant of each English
+word), not with the variant that happens to fit best, so the number never flatters and needs no search.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_scripts.sources import load_source
+from data_scripts.text.normalize import NORMALIZER_VERSION, normalize_text
+
+from .card import (
+    FACTS_FILE,
+    LABELS,
+    Evaluation,
+    describe_hardware,
+    mask_tokens,
+    public_name,
+    source_commit,
+    update_model_card,
+)
+from .command_line import EvaluationArguments
+from .metrics import bootstrap_difference, count_errors, score
+from .recognisers import Recognised, Recogniser, load_recogniser, load_zero, recognise
+
+logger = logging.getLogger(__name__)
+
+
+def load_test_rows(args: EvaluationArguments) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows fit to be scored, and the drop report (counts by code, every skipped row) of the others.
+
+    Raises:
+        ValueError: no row is left; the message gives the reasons.
+    """
+    from data_scripts.validate import validate_rows
+
+    dataset = load_source(args.data, normalise=False)
+    limits = {"max_duration_s": args.max_duration_s, "keep_text_problems": args.keep_text_problems}
+    clean, report = validate_rows(dataset, need_audio=True, source=args.data.path, **limits)
+    rows = [dict(row) for row in clean]
+    if not rows:
+        raise ValueError(f"no row of {args.data.path} can be scored: {report.summary()}")
+    return rows, report.to_dict()
+
+
+def reference_phonemes(rows: Sequence[Mapping[str, Any]], register: str) -> tuple[list[list[str]], int]:
+    """Canonical pronunciation of each row, and how many words have none (each an `<unk>`, never recognised)."""
+    from data_scripts.text.g2p import G2P
+
+    g2p = G2P(register)
+    said = [g2p.phonemise(row["text"], spans=row.get("spans") or ()) for row in rows]
+    return [each.phonemes for each in said], sum(len(each.unknown) for each in said)
+
+
+def score_recognised(
+    recogniser: Recogniser, recognised: Recognised, rows: Sequence[Mapping[str, Any]], args: EvaluationArguments
+) -> dict[str, Any]:
+    """`trainers.metrics.score` of one run plus `rtf`, `seconds`, `audio_s`, `register`."""
+    phonemes: dict[str, Any] = {}
+    unknown = 0
+    if recognised.phonemes is not None and recogniser.register is not None:
+        references, unknown = reference_phonemes(rows, recogniser.register)
+        phonemes = {"reference_phonemes": references, "hypothesis_phonemes": recognised.phonemes}
+    result = score(
+        [row["text"] for row in rows],
+        recognised.texts,
+        spans=[row.get("spans") or [] for row in rows],
+        spanless_language=args.spanless_language,
+        register=recogniser.register or "full",
+        num_samples=args.bootstrap_samples,
+        seed=args.seed,
+        **phonemes,
+    )
+    if phonemes:
+        result["counts"]["unknown_reference_words"] = unknown
+        result["register"] = recogniser.register
+        if recogniser.register == "vmd":
+            result["note"] = "register vmd cannot be mapped back to full: PER is per_vmd only"
+    timing = {"seconds": recognised.seconds, "audio_s": recognised.audio_s, "rtf": recognised.rtf}
+    return result | {key: round(value, 4) for key, value in timing.items()}
+
+
+def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[str, Any]:
+    """Run every model with every beam size and write `args.output` and `<output>.hypotheses.jsonl`.
+
+    Args:
+        show_progress: a bar on stderr for each row of the table.
+
+    Returns:
+        The report: `{"rows": [...], "data", "skipped", "normalizer_version", "command", "commit", "hardware", ...}`.
+
+    Raises:
+        RecogniserError: a model cannot be loaded. SourceError, SchemaError, ValueError: unusable test set.
+    """
+    output = Path(args.output)
+    rows, skipped = load_test_rows(args)
+    logger.info("%d utterances to score", len(rows))
+    options = {"device": args.device, "dtype": args.dtype, "trust_remote_code": args.trust_remote_code}
+    loaders: list[Callable[[], Recogniser]] = [
+        lambda name=name: load_recogniser(name, **options) for name in args.model
+    ]
+    if args.zero:
+        loaders.append(lambda: load_zero(*args.zero, **options))
+    results: list[dict[str, Any]] = []
+    errors: list[Any] = []
+    hypotheses: list[dict[str, Any]] = []
+    for load in loaders:
+        recogniser = load()
+        for num_beams in dict.fromkeys(args.num_beams if recogniser.decodes_with_beams else [1]):
+            title = f"{recogniser.name}, {num_beams} beam{'s' if num_beams > 1 else ''}"
+            with tqdm(total=len(rows), desc=title, unit="utt", disable=not show_progress) as bar:
+                recognised = recognise(
+                    recogniser,
+                    rows,
+                    num_beams=num_beams,
+                    batch_size=args.batch_size,
+                    generate_kwargs=args.generate_kwargs,
+                    progress=bar.update,
+                )
+            system = {"model": recogniser.name, "kind": recogniser.kind, "num_beams": num_beams}
+            results.append(system | score_recognised(recogniser, recognised, rows, args))
+            errors.append(_word_errors(rows, recognised))
+            hypotheses += _hypotheses(system, rows, recognised)
+        del recogniser
+    _add_differences(results, errors, args)
+    report = {
+        "rows": results,
+        "data": _plain(asdict(args.data)) | {"utterances": len(rows)},
+        "skipped": skipped,
+        "normalizer_version": NORMALIZER_VERSION,
+        "phoneme_reference": "canonical",
+        "command": mask_tokens(" ".join(sys.argv)),
+        "hardware": describe_hardware(),
+        "commit": source_commit(),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if args.card:
+        update_cards(report)
+    _write(
+        output.with_suffix(".hypotheses.jsonl"), "".join(json.dumps(h, ensure_ascii=False) + "\n" for h in hypotheses)
+    )
+    _write(output, json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    return report
+
+
+def _word_errors(rows: Sequence[Mapping[str, Any]], recognised: Recognised) -> Any:
+    if recognised.texts is None:
+        return None
+    references = [normalize_text(row["text"]).split() for row in rows]
+    return count_errors(references, [normalize_text(text).split() for text in recognised.texts])
+
+
+def _add_differences(results: list[dict[str, Any]], errors: list[Any], args: EvaluationArguments) -> None:
+    """Paired WER difference of every row to the first one that has text."""
+    base = next((index for index, counts in enumerate(errors) if counts is not None), None)
+    if base is None or not args.bootstrap_samples:
+        return
+    lengths = errors[base].reference_lengths
+    for index, (result, counts) in enumerate(zip(results, errors, strict=True)):
+        if counts is None or index == base:
+            continue
+        low, high = bootstrap_difference(
+            counts.errors, errors[base].errors, lengths, num_samples=args.bootstrap_samples, seed=args.seed
+        )
+        value = (counts.total_errors - errors[base].total_errors) / int(lengths.sum())
+        name = f"{results[base]['model']}, {results[base]['num_beams']} beams"
+        result["wer_difference"] = {"to": name, "value": value, "low": low, "high": high}
+
+
+def _hypotheses(
+    system: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], recognised: Recognised
+) -> list[dict[str, Any]]:
+    lines = []
+    for index, row in enumerate(rows):
+        line = {"model": system["model"], "num_beams": system["num_beams"], "id": row["id"], "reference": row["text"]}
+        if recognised.texts is not None:
+            line["hypothesis"] = normalize_text(recognised.texts[index])
+            line["raw_hypothesis"] = recognised.texts[index]
+        if recognised.phonemes is not None:
+            line["phonemes"] = " ".join(recognised.phonemes[index])
+        lines.append(line)
+    return lines
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, {}, [], "")}
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def report_table(report: Mapping[str, Any]) -> Any:
+    """A `rich` table of the report: percent, intervals below each rate."""
+    from rich.table import Table
+
+    names = [name for name in LABELS if any(name in row["metrics"] for row in report["rows"])]
+    table = Table(title=f"{report['data']['path']}: {report['data']['utterances']} utterances, error rates in percent")
+    table.add_column("model", overflow="fold")
+    for heading in ("beams", *(LABELS[name] for name in names), "RTF"):
+        table.add_column(heading, justify="right")
+    for row in report["rows"]:
+        cells = []
+        for name in names:
+            metric = row["metrics"].get(name)
+            interval = f"\n{100 * metric['low']:.1f}–{100 * metric['high']:.1f}" if metric and "low" in metric else ""
+            cells.append(f"{100 * metric['value']:.2f}{interval}" if metric else "–")
+        table.add_row(row["model"], str(row["num_beams"]), *cells, f"{row['rtf']:.3f}")
+    return table
+
+
+def card_evaluations(report: Mapping[str, Any], model: str) -> list[Evaluation]:
+    """Rows of a report for the card of `model`: its own rows, and the others as baselines.
+
+    Raises:
+        ValueError: the report has no row of `model`; the message lists those it has.
+    """
+    same = {row["model"]: os.path.abspath(row["model"]) == os.path.abspath(model) for row in report["rows"]}
+    if not any(same.values()):
+        raise ValueError(f"the report has no row of {model}; it has: {', '.join(same)}")
+    data = report["data"]
+    return [
+        Evaluation(
+            metrics=row["metrics"],
+            dataset=data["path"],
+            split=data.get("split"),
+            model=None if same[row["model"]] else _public_system(row["model"]),
+            num_beams=row["num_beams"],
+            num_utterances=data["utterances"],
+            normalizer_version=report["normalizer_version"],
+            command=report["command"],
+            confidence=row["bootstrap"]["confidence"],
+        )
+        for row in report["rows"]
+    ]
+
+
+def update_cards(report: Mapping[str, Any]) -> list[Path]:
+    """Add the figures of a report to the card of every evaluated folder that has one; the cards that were changed."""
+    folders = dict.fromkeys(row["model"] for row in report["rows"])
+    return [
+        update_model_card(folder, evaluations=card_evaluations(report, folder))
+        for folder in folders
+        if (Path(folder) / FACTS_FILE).is_file()
+    ]
+
+
+def _public_system(name: str) -> str:
+    if not name.startswith("TSPC-Zero: "):
+        return public_name(name)
+    return "TSPC-Zero: " + " + ".join(map(public_name, name.removeprefix("TSPC-Zero: ").split(" + ")))

@@ -1,0 +1,208 @@
+"""Transcribe files and folders: resumable, and one bad file never stops the others.
+
+The output is JSON lines, one object a file, appended while the work goes on; it is its own record, so the same command
+goes on where it was cut off and retries what failed. `<output>.txt` holds "file<TAB>text" lines of what succeeded.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data_scripts.audio import SAMPLING_RATE_HZ, AudioError, read_audio
+
+from .recognisers import Recogniser
+
+logger = logging.getLogger(__name__)
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".mp4", ".aiff", ".aif", ".au")
+
+
+class TranscriptionError(ValueError):
+    """Wrong arguments: nothing to transcribe, or an output that belongs to other settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides a transcript; an output file is only ever continued with the same settings."""
+
+    model: str
+    num_beams: int = 1
+    chunk_length_s: float = 30.0
+    phonemes: bool = False
+
+
+def find_audio(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Files named directly, and audio files (by suffix) anywhere below folders; sorted within a folder, no repeats.
+
+    Raises:
+        TranscriptionError: a path does not exist, or a folder has no audio file.
+    """
+    found: dict[Path, None] = {}
+    for given in map(Path, inputs):
+        if given.is_dir():
+            files = sorted(
+                path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
+            )
+            if not files:
+                raise TranscriptionError(f"{given} has no audio file ({', '.join(AUDIO_SUFFIXES)})")
+            found |= dict.fromkeys(files)
+        elif given.exists():
+            found[given] = None
+        else:
+            raise TranscriptionError(f"{given} does not exist")
+    if not found:
+        raise TranscriptionError("nothing to transcribe: name files or folders")
+    return list(found)
+
+
+def read_record(output: str | os.PathLike[str], settings: Settings) -> dict[str, dict[str, Any]]:
+    """Lines of an earlier, perhaps interrupted, run by file; a line that was cut off is dropped.
+
+    Raises:
+        TranscriptionError: the file is something else, or was made with other settings.
+    """
+    record: dict[str, dict[str, Any]] = {}
+    path = Path(output)
+    if not path.is_file():
+        return record
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            name, made_with = entry["file"], entry["settings"]
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):  # the only line that an interruption can cut
+                continue
+            problem = f"{path}, line {number}, is not a transcript of this program"
+            raise TranscriptionError(f"{problem}; choose another --output") from None
+        if made_with != asdict(settings):
+            changed = sorted(key for key, value in asdict(settings).items() if made_with.get(key) != value)
+            theirs = ", ".join(f"{key}={made_with.get(key)!r}" for key in changed)
+            raise TranscriptionError(
+                f"{path} was made with {theirs}; choose another --output, or delete it to start again"
+            )
+        record[name] = entry
+    return record
+
+
+def pending(files: Sequence[Path], output: str | os.PathLike[str], settings: Settings) -> list[Path]:
+    """Files that `output` has no transcript of yet; errors as `read_record`."""
+    record = read_record(output, settings)
+    return [file for file in files if _is_open(file, record.get(str(file)))]
+
+
+def transcribe_files(
+    recogniser: Recogniser | None,
+    files: Sequence[Path],
+    output: str | os.PathLike[str],
+    settings: Settings,
+    *,
+    batch_size: int = 4,
+    on_result: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Transcribe what the output does not hold yet.
+
+    A file that changed in size since, or that failed, is done again. Memory holds one batch of recordings.
+
+    Args:
+        recogniser: may be None if nothing is `pending`.
+        files: as from `find_audio`. output: a .jsonl file, created or continued.
+        on_result: called with each new line: {"file", "size_bytes", "settings", "duration_s", "text", "phonemes"?}
+            or {…, "error"}.
+
+    Returns:
+        The lines of `files`, in their order, old and new.
+
+    Raises:
+        TranscriptionError: `output` is not a .jsonl path, or belongs to other settings.
+    """
+    path = Path(output)
+    if path.suffix != ".jsonl":
+        raise TranscriptionError(f"--output must end in .jsonl, got {path}")
+    record = read_record(path, settings)
+    todo = pending(files, path, settings)
+    if todo and recogniser is None:
+        raise TranscriptionError(f"{len(todo)} files are not transcribed yet and no recogniser was given")
+    logger.info("%d of %d files to transcribe", len(todo), len(files))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if record:  # drops a cut-off line and lines that are done again
+        again = {str(file) for file in todo}
+        _replace(path, [_json(entry) for name, entry in record.items() if name not in again])
+    with path.open("a", encoding="utf-8") as stream:
+        for entry in _transcripts(recogniser, todo, settings, batch_size) if recogniser else ():
+            record[entry["file"]] = entry
+            stream.write(_json(entry) + "\n")
+            stream.flush()
+            if on_result:
+                on_result(entry)
+    entries = [record[str(file)] for file in files]
+    good = [entry for entry in record.values() if "error" not in entry]
+    _replace(path.with_suffix(".txt"), [f"{_line(entry['file'])}\t{_line(entry['text'])}" for entry in good])
+    return entries
+
+
+def _is_open(file: Path, entry: dict[str, Any] | None) -> bool:
+    return entry is None or "error" in entry or entry["size_bytes"] != file.stat().st_size
+
+
+def _transcripts(
+    recogniser: Recogniser, files: Iterable[Path], settings: Settings, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    batch: list[tuple[dict[str, Any], Any]] = []
+    for file in files:
+        entry: dict[str, Any] = {"file": str(file), "size_bytes": 0, "settings": asdict(settings)}
+        try:
+            entry["size_bytes"] = file.stat().st_size
+            audio = read_audio(str(file))
+        except (AudioError, OSError) as error:
+            yield entry | {"error": _line(str(error))}
+            continue
+        entry["duration_s"] = round(len(audio) / SAMPLING_RATE_HZ, 3)
+        batch.append((entry, audio))
+        if len(batch) == batch_size:
+            yield from _recognise(recogniser, batch, settings)
+            batch = []
+    if batch:
+        yield from _recognise(recogniser, batch, settings)
+
+
+def _recognise(
+    recogniser: Recogniser, batch: list[tuple[dict[str, Any], Any]], settings: Settings
+) -> Iterator[dict[str, Any]]:
+    options: dict[str, Any] = {"chunk_length_s": settings.chunk_length_s}
+    if recogniser.decodes_with_beams:
+        options["generate_kwargs"] = {"num_beams": settings.num_beams}
+    if settings.phonemes:
+        options["return_phonemes"] = True
+    inputs = [{"raw": audio, "sampling_rate": SAMPLING_RATE_HZ} for _, audio in batch]
+    try:
+        outputs = recogniser.pipe(inputs, batch_size=len(batch), **options)
+    except (RuntimeError, ValueError) as error:  # one recording, or all of them together, may be too much
+        if len(batch) > 1:
+            for single in batch:
+                yield from _recognise(recogniser, [single], settings)
+        else:
+            yield batch[0][0] | {"error": f"recognition failed: {_line(str(error))}"}
+        return
+    for (entry, _), result in zip(batch, outputs, strict=True):
+        extra = {"phonemes": result["phonemes"]} if settings.phonemes else {}
+        yield entry | {"text": result["text"].strip()} | extra
+
+
+def _json(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _replace(path: Path, lines: Sequence[str]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    os.replace(temporary, path)
