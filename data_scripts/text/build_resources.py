@@ -2,9 +2,9 @@
 
     python -m data_scripts.text.build_resources --cmudict cmudict.dict --loanwords non-vietnamese-words.csv
 
-CMUdict loses comments, entries with characters other than a-z and apostrophes, pronunciations beyond the second, and
-regular inflections whose only pronunciation follows from the stem. The loanword list loses entries that are not
-spelled in Vietnamese syllables (bare consonants before them allowed).
+CMUdict loses comments, entries with characters other than a-z and apostrophes or without a vowel, pronunciations
+beyond the second, and regular inflections whose only pronunciation follows from the stem. The loanword list loses
+entries that are not spelled in Vietnamese syllables (bare consonants before them allowed).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def build_cmudict(source: Path) -> dict[str, str]:
     for line in source.read_text(encoding="utf-8").splitlines():
         word, _, phones = line.partition("#")[0].strip().partition(" ")
         word = re.sub(r"\(\d+\)$", "", word.lower())
-        if _WORD.fullmatch(word) and phones:
+        if _WORD.fullmatch(word) and any(char.isdigit() for char in phones):
             entries.setdefault(word, []).append(phones)
     kept: dict[str, str] = {}
     for word in sorted(entries, key=lambda word: (len(word), word)):

@@ -103,8 +103,8 @@ def _weighted(word: str) -> list[tuple[tuple[str, ...], float, str]]:
         names = " ".join(VIETNAMESE_LETTER_NAMES[letter] for letter in word if letter in VIETNAMESE_LETTER_NAMES)
         found.append((_spelled_phonemes(names) or (), 0.3, source))
     if lexical:
-        # Where only rules know the word, its entry in the lexicon is the better evidence by far.
-        weight = _LEXICON_WEIGHT if source in ("cmudict", "inflection", "compound") else 4 * _LEXICON_WEIGHT
+        # Where only rules or a guessed split know the word, its entry in the lexicon is the better evidence by far.
+        weight = _LEXICON_WEIGHT if source in ("cmudict", "inflection") else 4 * _LEXICON_WEIGHT
         found.append((lexical, weight, "lexicon"))
     return [item for item in found if item[0]]
 

@@ -23,8 +23,8 @@ NORMALIZER_VERSION = "1.0"
 AnySpan = tuple[int, int, str] | Mapping[str, Any]  # characters [start, end) in a language
 _SPAN_KEYS = ("start", "end", "lang")
 
-# English words that are also Vietnamese syllables and that the i/y rule would misspell. ("by" is no Vietnamese word.)
-_ENGLISH_IN_Y = frozenset({"my", "by"})
+# Far commoner as English words than as the Vietnamese syllables the i/y rule would respell them as ("mi", "bi", "y").
+_NEVER_RESPELLED = frozenset({"my", "by", "i"})
 _LETTER_REPAIRS = {"ð": "đ", "Ð": "đ", "Đ": "đ", "\u0340": "\u0300", "\u0341": "\u0301", "’": "'", "‘": "'", "ʼ": "'"}
 # Full-width and ligature letters, and the mathematical alphabets that social media use for bold text.
 _COMPATIBILITY = re.compile("[\ufb00-\ufb06\uff01-\uff5e\U0001d400-\U0001d7ff]")
@@ -104,7 +104,7 @@ def _compose(text: str) -> tuple[str, list[int]]:
     start = 0
     while start < len(visible):
         end = start + 1
-        while end < len(visible) and unicodedata.combining(visible[end][0]):
+        while end < len(visible) and _joins_before(visible[end][0]):
             end += 1
         piece = "".join(_LETTER_REPAIRS.get(char, char) for char, _ in visible[start:end])
         piece = _COMPATIBILITY.sub(lambda match: unicodedata.normalize("NFKC", match.group()), piece)
@@ -114,6 +114,12 @@ def _compose(text: str) -> tuple[str, list[int]]:
         origins.extend([visible[start][1]] * len(piece))
         start = end
     return "".join(pieces), origins
+
+
+@lru_cache(maxsize=8192)
+def _joins_before(char: str) -> bool:
+    """Whether composing may merge the character into the one before: marks, and Hangul vowels and finals."""
+    return unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff"
 
 
 @lru_cache(maxsize=8192)
@@ -131,13 +137,14 @@ def _char_class(char: str) -> str:
         return "'"
     if _is_invisible(char):
         return ""
-    return char if unicodedata.category(char)[0] in "LMN" else " "
+    # º and ª count as letters to Unicode; here they are degrees and ordinals.
+    return char if unicodedata.category(char)[0] in "LMN" and char not in "ºª" else " "
 
 
 @lru_cache(maxsize=65536)
 def _canonical_word(word: str) -> str:
     """The one spelling of a Vietnamese syllable; any other word unchanged."""
-    if word in _ENGLISH_IN_Y:
+    if word in _NEVER_RESPELLED:
         return word
     try:
         return parse_syllable(word).spell()
@@ -162,7 +169,7 @@ REPAIR_CODES = {
     "space": "no-break or other unusual spaces",
     "letters": "look-alike letters: ð for đ, full-width forms, ligatures",
 }
-_SPOKEN_SIGNS = re.compile(r"[%‰&@+=<>×÷±°№§©®™]")
+_SPOKEN_SIGNS = re.compile(r"[%‰&@+=<>×÷±°ºª№§©®™]")
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u23e9-\u23fa\u231a\u231b\ufe0f\u20e3]")
 # UTF-8 read as Latin-1 or cp1252: "Tiáº¿ng Viá»‡t".
 _MOJIBAKE = re.compile("\ufffd|Ã[\u0080-\u00bf]|Ä[‘\u0090\u0091]|á[º»]|Æ[°¡]|â€")
@@ -191,7 +198,7 @@ def _char_problems(char: str) -> tuple[str, ...]:
     if _EMOJI.match(char):
         return ("emoji",)
     category = unicodedata.category(char)
-    if category == "Sc":
+    if category == "Sc" or char in "ºª":
         return ("symbols",)
     repaired = _compose(char)[0]
     if (
