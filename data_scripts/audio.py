@@ -79,7 +79,7 @@ class SoundfileAudio(Audio):
             raise RuntimeError("decoding is off for this column: use SoundfileAudio(decode=True) or read_audio(value)")
         if self.num_channels not in (None, 1):
             raise ValueError(f"SoundfileAudio gives mono, num_channels={self.num_channels} was asked for")
-        decoded = decode_audio(value, min_duration_s=0.0, max_duration_s=None, allow_silent=True)
+        decoded = decode_audio(value, min_duration_s=0.0, allow_silent=True)
         rate = self.sampling_rate or decoded.info.sampling_rate_hz
         samples = resample(decoded.samples, decoded.info.sampling_rate_hz, rate)
         return {"path": value.get("path"), "array": samples, "sampling_rate": rate}

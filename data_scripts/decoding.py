@@ -3,7 +3,8 @@
 soundfile (libsndfile) reads WAV, FLAC, Ogg/Vorbis, Opus, MP3, AIFF and AU with nothing installed beside it; m4a, aac
 and webm need the optional PyAV. The format is recognised by content, never by file name.
 
-Cost of `decode_audio` on one core, checks included: FLAC 16 kHz 0.4 ms and Opus 16 kHz 2.2 ms per second of audio.
+Cost of `read_audio` on one core, checks included, per second of audio: FLAC 0.27 ms at 16 kHz and 0.89 ms at 48 kHz,
+Opus 2.2 ms; libsndfile alone takes 0.23 ms and 2.0 ms of it at 16 kHz.
 """
 
 import io
@@ -84,7 +85,7 @@ def source_name(source: AudioSource) -> str:
     """The name of a source for messages."""
     if isinstance(source, Mapping):
         return str(source.get("path") or ("<array>" if "array" in source else "<bytes>"))
-    return "<bytes>" if isinstance(source, bytes | bytearray) else os.fspath(source)
+    return "<bytes>" if isinstance(source, bytes | bytearray) else str(os.fspath(source))
 
 
 def read_audio(
@@ -175,6 +176,9 @@ def _decode_with_soundfile(stream: BinaryIO, name: str, max_duration_s: float | 
             samples = file.read(dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise AudioError("truncated", name, f"truncated or corrupt, the decoder stopped: {error}") from error
+        except (MemoryError, ValueError) as error:  # only without a maximum: a header may declare any length
+            detail = f"{info.duration_s:.3g} s by its header do not fit into memory"
+            raise AudioError("too_long", name, detail) from error
     rate = info.sampling_rate_hz
     if len(samples) < (info.duration_s - HEADER_TOLERANCE_S) * rate:
         detail = f"the header declares {info.duration_s:.2f} s, only {len(samples) / rate:.2f} s are there"
@@ -265,12 +269,15 @@ def _open(source: AudioSource) -> BinaryIO:
             raise AudioError("missing", "<audio>", f"neither path nor bytes nor array in {sorted(source)}")
     if isinstance(source, bytes | bytearray):
         return io.BytesIO(source)
-    path = os.fspath(source)
-    if path.startswith("hf://") or "::" in path:  # what streaming a Hub data set leaves in the column
+    path = str(os.fspath(source))  # type: ignore[arg-type]
+    if path.startswith("hf://") or "::hf://" in path:  # what streaming a Hub data set leaves in the column
         from datasets.utils.file_utils import xopen
 
-        with xopen(path, "rb") as file:
-            return io.BytesIO(file.read())
+        try:
+            with xopen(path, "rb") as file:
+                return io.BytesIO(file.read())
+        except (OSError, ValueError) as error:
+            raise AudioError("unreadable", path, f"cannot be fetched: {error}") from error
     if "://" in path:
         raise AudioError("missing", path, "is an address, not a file; download it first")
     if os.path.isdir(path):
@@ -336,7 +343,7 @@ class _Nameless:
 
 def _open_soundfile(stream: BinaryIO, name: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(_Nameless(stream))
+        return soundfile.SoundFile(_Nameless(stream))  # type: ignore[arg-type]
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         stream.seek(0)
         start = stream.read(16)

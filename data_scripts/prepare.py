@@ -25,6 +25,7 @@ from rich.progress import Progress
 from data_scripts import readers
 from data_scripts.audio import SAMPLING_RATE_HZ, SoundfileAudio, embed_audio
 from data_scripts.drop_report import DropReport, write_json
+from data_scripts.schema import FEATURES, TEXT_FEATURES
 from data_scripts.sources import SourceArguments, SourceError, load_source
 from data_scripts.tables import parquet_files, table_from_rows
 from data_scripts.text.normalize import NORMALIZER_VERSION
@@ -167,7 +168,7 @@ def _blocks(dataset: Dataset | IterableDataset, rows_per_block: int) -> Iterator
         return
     rows: Iterable[Any] = iter(dataset)
     while block := list(islice(rows, rows_per_block)):
-        yield table_from_rows(block, dataset.features)
+        yield table_from_rows(block, FEATURES if "audio" in block[0] else TEXT_FEATURES)
 
 
 def _paths(output: Path, split: str, number: int) -> tuple[Path, Path]:

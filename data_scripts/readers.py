@@ -120,7 +120,7 @@ def open_bytes(path: Path) -> BinaryIO:
     """A file, decompressed by its extension."""
     try:
         if path.suffix.lower() == ".xz":
-            return lzma.open(path, "rb")
+            return lzma.open(path, "rb")  # type: ignore[return-value]
         if path.suffix.lower() == ".gz":
             return gzip.open(path, "rb")  # type: ignore[return-value]
         return open(path, "rb")

@@ -7,7 +7,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from datasets import Features, List, Value
 
@@ -51,12 +51,12 @@ TEXT_FEATURES = Features({"id": Value("string"), **_METADATA})
 COLUMNS = tuple(FEATURES)
 
 
-class Row(TypedDict, total=False):
-    """One utterance; a row of text alone lacks `audio` and `duration_s`."""
+class Row(TypedDict):
+    """One utterance; a row of text alone lacks `audio` and `duration_s`, which is None only for unreadable files."""
 
     id: str
-    audio: dict[str, Any]
-    duration_s: float | None
+    audio: NotRequired[dict[str, Any] | None]
+    duration_s: NotRequired[float | None]
     text: str
     speaker: str | None
     dialect: str | None
@@ -69,7 +69,7 @@ class SchemaError(ValueError):
     """A value that does not fit the schema; the message names the row, the key, what was got and what is allowed."""
 
 
-def coerce_metadata(raw: Mapping[str, Any], where: str) -> Row:
+def coerce_metadata(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The columns beside `id` and `audio` of a row, checked.
 
     Args:
@@ -92,7 +92,7 @@ def coerce_metadata(raw: Mapping[str, Any], where: str) -> Row:
         checked = check_spans(text, _spans(spans, where))
     except SpanError as error:
         raise SchemaError(f"{where}: spans: {error}") from error
-    row: Row = {
+    row = {
         "text": text,
         "speaker": _string(raw.get("speaker"), "speaker", where, number_allowed=True),
         "dialect": _choice(raw.get("dialect"), "dialect", DIALECTS, where),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import pyarrow as pa
@@ -76,7 +76,8 @@ class RowMaker:
         """
         raw = {key: record.get(theirs) for key, theirs in self.matched.items()}
         for key, names in self.labels.items():
-            raw[key] = names[raw[key]] if isinstance(raw[key], int) and raw[key] >= 0 else None
+            number = raw[key]
+            raw[key] = names[number] if isinstance(number, int) and number >= 0 else None
         raw.setdefault("duration_s", None)
         row = coerce_metadata(raw, where)
         if not self.options.need_audio:
@@ -89,7 +90,7 @@ class RowMaker:
             if row["duration_s"] is None and self.options.fill_durations:
                 row["duration_s"] = header_duration(row["audio"])
         row["id"] = self.source.id_prefix + self._id(raw, default_id)
-        return row
+        return cast(Row, row)
 
     def _id(self, raw: Mapping[str, Any], default: str | None) -> str:
         value = raw.get("id")
@@ -299,7 +300,7 @@ def _map_rows(loaded: Dataset, source: SourceArguments, kind: str, options: RowO
             for index in range(start, min(start + TABLE_ROWS, len(loaded))):
                 record = {name: values[index - start] for name, values in batch.items()}
                 row = make(record, f"{source.path} row {index}", default_id=f"{source.split}/{index:08d}")
-                if audio is not None and row["duration_s"] is None and options.fill_durations:
+                if audio is not None and row.get("duration_s") is None and options.fill_durations:
                     row["duration_s"] = header_duration(audio[index]["audio"])
                 yield row
 

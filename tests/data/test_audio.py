@@ -151,6 +151,15 @@ def test_too_long_is_refused_by_the_header(monkeypatch):
     assert caught.value.code == "too_long"
 
 
+def test_a_header_may_declare_any_length():
+    content = bytearray(encode(voice(), "flac"))
+    content[21] |= 0x0F  # the number of samples in STREAMINFO: 36 bits
+    content[22:26] = b"\xff" * 4
+    with pytest.raises(AudioError) as caught:
+        read_audio(bytes(content))
+    assert caught.value.code == "too_long"
+
+
 def test_header_of_a_pipe_is_accepted():
     # ffmpeg and sox writing WAV to a pipe leave 0xFFFFFFFF as the length of the samples.
     content = bytearray(encode(voice()))
@@ -243,3 +252,21 @@ def test_flac_keeps_int16_exactly(seed, num_samples):
     decoded = decode_audio(content, min_duration_s=0, allow_silent=True)
     if "dc_offset" not in decoded.notes:
         np.testing.assert_array_equal(np.rint(decoded.samples * 32768).astype(np.int64), pcm)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(list(FORMATS)),
+    damage=st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=4)), min_size=1, max_size=5),
+    keep=st.floats(0.01, 1.0),
+)
+def test_damaged_files_give_samples_or_an_audio_error(kind, damage, keep):
+    content = bytearray(encode(voice(0.3), kind))
+    for place, new in damage:
+        at = int(place * len(content))
+        content[at : at + len(new)] = new
+    try:
+        samples = read_audio(bytes(content[: max(1, int(keep * len(content)))]), max_duration_s=60)
+    except AudioError:
+        return
+    assert samples.dtype == np.float32 and samples.ndim == 1 and np.isfinite(samples).all()

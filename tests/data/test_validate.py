@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -245,3 +246,9 @@ def test_real_recordings_pass(shared_data):
     rows = load_source(SourceArguments(str(shared_data / "vi_asr"), split="validation", max_rows=60))
     clean, report = validate_rows(rows, max_drop_fraction=0.01)
     assert len(clean) == 60 and report.seconds_kept == pytest.approx(sum(rows["duration_s"]), abs=1)
+
+
+def test_every_audio_error_has_a_meaning(repo_root):
+    source = (repo_root / "data_scripts" / "decoding.py").read_text(encoding="utf-8")
+    codes = set(re.findall(r'AudioError\("(\w+)"', source))
+    assert len(codes) > 12 and codes <= set(CODES)
