@@ -1,0 +1,146 @@
+"""What all models here share: initialisation, strict loading of parts of checkpoints, the rule for frozen parts."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
+from transformers.integrations import deepspeed as deepspeed_integration
+
+from .configuration_tspc import ENCODER_CONFIGS
+
+logger = logging.getLogger(__name__)
+
+T5_TYPES = ("t5", "mt5")
+# A vector that only SpecAugment during training uses; several published CTC checkpoints leave it out.
+OPTIONAL_ENCODER_TENSORS = {"masked_spec_embed"}
+
+
+class InitialisedAsStock:
+    """Mixin: initialise custom classes as transformers does its own.
+
+    For classes outside transformers, `initialize_weights` skips every module that holds no tensor of its own, to spare
+    code that writes to tensors directly. That would also skip T5's attention or Whisper's sinusoids, and leave a model
+    built from scratch with weights far too large. All our initialisers check tensor by tensor, so none need sparing.
+    """
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        return False
+
+
+def eval_frozen_parts(*parts: nn.Module) -> None:
+    """A part without a trainable tensor stays in evaluation mode: no dropout, no SpecAugment, nothing random.
+
+    LoRA adapters inside a frozen part make it trainable, and so leave it in training mode.
+    """
+    for part in parts:
+        if not any(parameter.requires_grad for parameter in part.parameters()):
+            part.eval()
+
+
+@contextlib.contextmanager
+def whole_tensors() -> Iterator[None]:
+    """Build and load outside ZeRO-3's partitioned construction: copying between models needs whole tensors.
+
+    DeepSpeed partitions the finished model when training starts.
+    """
+    reference = deepspeed_integration._hf_deepspeed_config_weak_ref
+    active = None if reference is None else reference()
+    if active is None:
+        yield
+        return
+    deepspeed_integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed_integration.set_hf_deepspeed_config(active)
+
+
+def read_encoder_config(encoder_id_or_path: str, **hub_kwargs: Any) -> PreTrainedConfig:
+    """The config of a speech encoder's checkpoint.
+
+    Raises:
+        ValueError: an architecture that S2P has no encoder for.
+    """
+    config = AutoConfig.from_pretrained(encoder_id_or_path, **hub_kwargs)
+    if config.model_type not in ENCODER_CONFIGS:
+        raise ValueError(
+            f"{encoder_id_or_path} is a {config.model_type!r} checkpoint; S2P takes the encoder of: "
+            f"{', '.join(ENCODER_CONFIGS)}"
+        )
+    return config
+
+
+def load_encoder_weights(
+    encoder: nn.Module, encoder_id_or_path: str, encoder_config: PreTrainedConfig, **hub_kwargs: Any
+) -> None:
+    """Fill `encoder` from a Hub id or folder, with or without heads around it.
+
+    Raises:
+        ValueError: the checkpoint lacks a tensor of the encoder (named).
+    """
+    hub_kwargs = {"dtype": torch.float32, **hub_kwargs}
+    with whole_tensors():
+        source, info = AutoModel.from_pretrained(
+            encoder_id_or_path, config=encoder_config, output_loading_info=True, **hub_kwargs
+        )
+    prefix = "encoder." if encoder_config.model_type == "whisper" else ""
+    missing = {key.removeprefix(prefix) for key in info["missing_keys"] if key.startswith(prefix)}
+    source = source.get_encoder() if encoder_config.model_type == "whisper" else source
+    refuse_missing(missing - OPTIONAL_ENCODER_TENSORS, f"the checkpoint {encoder_id_or_path}", "the speech encoder")
+    copy_weights(encoder, source.state_dict(), source=encoder_id_or_path)
+
+
+def read_t5(id_or_path: str, **hub_kwargs: Any) -> PreTrainedModel:
+    """A T5 or mT5 with every tensor from its checkpoint.
+
+    Raises:
+        ValueError: another architecture, or a tensor missing (named).
+    """
+    config = AutoConfig.from_pretrained(id_or_path, **hub_kwargs)
+    if config.model_type not in T5_TYPES:
+        raise ValueError(f"{id_or_path} is a {config.model_type!r} checkpoint; P2T starts from: {', '.join(T5_TYPES)}")
+    with whole_tensors():
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(
+            id_or_path, config=config, output_loading_info=True, **{"dtype": torch.float32, **hub_kwargs}
+        )
+    refuse_missing(set(info["missing_keys"]), f"the checkpoint {id_or_path}", "T5")
+    return model
+
+
+def copy_weights(
+    model: nn.Module, state: dict[str, torch.Tensor], *, source: str, fresh: tuple[str, ...] = ()
+) -> None:
+    """Copy `state` into `model`; only tensors whose name contains one of `fresh` may keep their initial values.
+
+    Raises:
+        ValueError: a tensor missing, unknown or of another shape (named, with both shapes).
+    """
+    own = model.state_dict()
+    for name, tensor in state.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)} in {source} but {tuple(own[name].shape)} in the model being "
+                "built: the configs differ"
+            )
+    result = model.load_state_dict(state, strict=False)
+    missing = {name for name in result.missing_keys if not any(part in name for part in fresh)}
+    refuse_missing(missing, source, type(model).__name__)
+    if result.unexpected_keys:
+        raise ValueError(
+            f"{source} holds tensors that {type(model).__name__} has no place for: {short(result.unexpected_keys)}"
+        )
+
+
+def refuse_missing(missing: set[str], source: str, what: str) -> None:
+    if missing:
+        raise ValueError(f"{source} lacks {len(missing)} tensors of {what}: {short(missing)}")
+
+
+def short(names: Any, limit: int = 5) -> str:
+    names = sorted(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
