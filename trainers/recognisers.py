@@ -122,11 +122,11 @@ def load_zero(
         (s2p, tspc.S2PForConditionalGeneration, "first"),
         (p2t, tspc.P2TForConditionalGeneration, "second"),
     ):
-        wanted = model_class.config_class
+        wanted = model_class.config_class.model_type
         try:
-            config = wanted.from_pretrained(path)
-            if config.model_type != wanted.model_type or _model_type(path) != wanted.model_type:
-                raise ValueError(f"it is a {_model_type(path)!r} model, {wanted.model_type!r} is wanted there")
+            found = _model_type(path)
+            if found != wanted:
+                raise ValueError(f"it is a {found!r} model, {wanted!r} is wanted there")
             stages.append(model_class.from_pretrained(path, **dtype_option))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise RecogniserError(f"cannot load {path}, the {flag} of --zero S2P P2T: {_first_line(error)}") from error

@@ -68,6 +68,14 @@ def tiny_ctc(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory):
+    """Folders "s2p", "p2t" and "tspc" of random models in register full."""
+    from .tiny_tspc import save_tiny_models
+
+    return save_tiny_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """Four tones of different lengths with texts, one with a switch, and two rows that cannot be used."""
     folder = tmp_path_factory.mktemp("corpus")
