@@ -15,7 +15,7 @@ import logging
 import re
 from pathlib import Path
 
-from data_scripts.text.english import _spelled_phonemes, inflect
+from data_scripts.text.english import inflect, loan_phonemes
 
 logger = logging.getLogger(__name__)
 RESOURCES = Path(__file__).parent / "resources"
@@ -48,7 +48,7 @@ def build_loanwords(source: Path) -> dict[str, str]:
         for row in [row for row in csv.reader(file) if len(row) > 1][1:]:
             total += 1
             word, spelled = row[0].strip().lower(), "-".join(",".join(row[1:]).lower().split())
-            if _WORD.fullmatch(word) and _spelled_phonemes(spelled):
+            if _WORD.fullmatch(word) and loan_phonemes(spelled):
                 kept.setdefault(word, spelled)
     logger.info("loanwords: %d words of %d kept", len(kept), total)
     return kept

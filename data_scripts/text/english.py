@@ -101,7 +101,7 @@ def _weighted(word: str) -> list[tuple[tuple[str, ...], float, str]]:
     ]
     if source == "letters":
         names = " ".join(VIETNAMESE_LETTER_NAMES[letter] for letter in word if letter in VIETNAMESE_LETTER_NAMES)
-        found.append((_spelled_phonemes(names) or (), 0.3, source))
+        found.append((loan_phonemes(names) or (), 0.3, source))
     if lexical:
         # Where only rules or a guessed split know the word, its entry in the lexicon is the better evidence by far.
         weight = _LEXICON_WEIGHT if source in ("cmudict", "inflection") else 4 * _LEXICON_WEIGHT
@@ -221,14 +221,14 @@ def _read_tsv(name: str) -> dict[str, str]:
 
 def _lexicon_phonemes(word: str) -> tuple[str, ...] | None:
     spelled = lexicon().get(word)
-    return None if spelled is None else _spelled_phonemes(spelled)
+    return None if spelled is None else loan_phonemes(spelled)
 
 
-def _spelled_phonemes(spelled: str) -> tuple[str, ...] | None:
+def loan_phonemes(spelled: str) -> tuple[str, ...] | None:
     """Phonemes of Vietnamese-style spelling; a syllable may start with letters it cannot hold ("xta", "plây")."""
     out: list[str] = []
     for part in re.split(r"[-\s]+", spelled):
-        symbols = _loan_syllable(part)
+        symbols = loan_syllable(part)
         if symbols is None:
             return None
         out += symbols
@@ -249,7 +249,7 @@ def _syllable_symbols(text: str) -> tuple[str, ...] | None:
         return None
 
 
-def _loan_syllable(part: str) -> Sequence[str] | None:
+def loan_syllable(part: str) -> Sequence[str] | None:
     """Symbols of a syllable with at most two bare consonants before it and foreign onset letters, or None."""
     for cut in range(min(3, len(part))):
         bare, rest = part[:cut], part[cut:]

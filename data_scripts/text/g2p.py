@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,20 +16,24 @@ from itertools import accumulate, chain
 
 from data_scripts.spans import Span
 from data_scripts.text.dialects import check_dialect, draw_habits, pronounce_in_dialect
-from data_scripts.text.english import EnglishPronouncer, Variant
+from data_scripts.text.english import EnglishPronouncer, Variant, loan_phonemes, loan_syllable
+from data_scripts.text.letters import VIETNAMESE_LETTER_NAMES
 from data_scripts.text.normalize import AnySpan, as_spans, normalize_with_spans
-from data_scripts.text.phonemes import SEPARATOR, UNKNOWN, check_register, syllable_to_phonemes
-from data_scripts.text.syllables import NotASyllable, Syllable, all_syllables, parse_syllable
+from data_scripts.text.phonemes import SEPARATOR, UNKNOWN, check_register, full_to_vmd, syllable_to_phonemes
+from data_scripts.text.syllables import NotASyllable, Syllable, all_syllables, is_syllable, parse_syllable
 
 _MEMO_SIZE = 200_000
+_LONGEST_LOANWORD = 24
+# What only Vietnamese spelling has beside a to z: đ, circumflex, breve, horn, hook, dot. An acute accent is no proof.
+_VIETNAMESE_LETTER = re.compile("[đ\u0302\u0306\u031b\u0309\u0323]")
 # Names and slips that keep a syllable's sound but not its spelling rules: "Kạn", "Đắk", "nghành".
 _RESPELLINGS = (("ngh", "ng"), ("gh", "g"), ("k", "c"), ("c", "k"), ("ng", "ngh"), ("g", "gh"))
 
 
 @dataclass(frozen=True, slots=True)
 class PhonemisedWord:
-    """A word as it was said. lang: "vi", "en", or None if unknown. source: "syllable", "respelled", a source of
-    `english.Variant`, or "unknown" (then `phonemes` is `("<unk>",)`)."""
+    """A word as it was said. lang: "vi", "en", or None if unknown. source: "syllable", "respelled", "split", a
+    source of `english.Variant`, or "unknown" (then `phonemes` is `("<unk>",)`)."""
 
     text: str
     lang: str | None
@@ -201,8 +206,13 @@ class G2P:
             if syllable is not None and (source == "syllable" or not word.isascii()):
                 phonemes = syllable_to_phonemes(syllable, self.register)
                 return _Entry(PhonemisedWord(word, "vi", phonemes, source), syllable)
+            spelled = _spell_loanword(word)
+            if spelled is not None:
+                phonemes, source = spelled
+                phonemes = phonemes if self.register == "full" else tuple(full_to_vmd(phonemes))
+                return _Entry(PhonemisedWord(word, "vi", phonemes, source))
         variants = self._english.variants(word)
-        if variants and (lang == "en" or word.isascii() or variants[0].source in ("cmudict", "lexicon")):
+        if variants and (lang == "en" or variants[0].source in ("cmudict", "lexicon") or not _is_vietnamese(word)):
             return _english_entry(word, variants)
         return _Entry(PhonemisedWord(word, None, (UNKNOWN,), "unknown"))
 
@@ -259,6 +269,34 @@ def _known_words(register: str) -> dict[str, tuple[_Entry, ...]]:
         word = PhonemisedWord(text, "vi", syllable_to_phonemes(syllable, register), "syllable")
         table[text] = table[syllable.spell("old")] = (_Entry(word, syllable),)
     return table
+
+
+def _is_vietnamese(word: str) -> bool:
+    return not word.isascii() and _VIETNAMESE_LETTER.search(unicodedata.normalize("NFD", word)) is not None
+
+
+def _spell_loanword(word: str) -> tuple[tuple[str, ...], str] | None:
+    """(phonemes in `full`, source) of a word only Vietnamese letters make: "ôxi", "hiđrô", "vđv", "bảnlà"; or None."""
+    if not _is_vietnamese(word) or len(word) > _LONGEST_LOANWORD:
+        return None
+    if re.fullmatch("[bcdđghklmnpqrstvx]+", word):
+        names = " ".join(VIETNAMESE_LETTER_NAMES[letter] for letter in word)
+        return loan_phonemes(names) or (), "letters"
+    # (cost, pieces) of the best split of each beginning: few pieces, and syllables rather than clusters.
+    best: list[tuple[int, tuple[str, ...]] | None] = [(0, ()), *[None] * len(word)]
+    for end in range(1, len(word) + 1):
+        for start in range(max(0, end - 8), end):
+            before, piece = best[start], word[start:end]
+            if before is None or not loan_syllable(piece):
+                continue
+            cost = before[0] + 4 + next((bare for bare in (0, 1) if is_syllable(piece[bare:])), 2)
+            current = best[end]
+            if current is None or cost < current[0]:
+                best[end] = (cost, (*before[1], piece))
+    whole = best[-1]
+    if whole is None or len(whole[1]) < 2:
+        return None
+    return loan_phonemes("-".join(whole[1])) or (), "split"
 
 
 @cache

@@ -13,9 +13,9 @@ LETTER_NAMES = {
 }  # fmt: skip
 # How the letters are called in Vietnamese: GDP is "gi đi pi" or "giê đê pê".
 VIETNAMESE_LETTER_NAMES = {
-    "a": "a", "b": "bê", "c": "xê", "d": "đê", "e": "e", "f": "ép", "g": "giê", "h": "hát", "i": "i", "j": "gi",
-    "k": "ca", "l": "lờ", "m": "mờ", "n": "nờ", "o": "o", "p": "pê", "q": "quy", "r": "rờ", "s": "ét", "t": "tê",
-    "u": "u", "v": "vê", "w": "vê kép", "x": "ích", "y": "i", "z": "dét",
+    "a": "a", "b": "bê", "c": "xê", "d": "đê", "đ": "đê", "e": "e", "f": "ép", "g": "giê", "h": "hát", "i": "i",
+    "j": "gi", "k": "ca", "l": "lờ", "m": "mờ", "n": "nờ", "o": "o", "p": "pê", "q": "quy", "r": "rờ", "s": "ét",
+    "t": "tê", "u": "u", "v": "vê", "w": "vê kép", "x": "ích", "y": "i", "z": "dét",
 }  # fmt: skip
 
 # Longest first; the first rule whose letters match and whose context holds applies. Context is a pattern tried on

@@ -60,6 +60,27 @@ def test_words_languages_and_sources():
     assert said.phonemes.count("<unk>") == 2
 
 
+@pytest.mark.parametrize(
+    ("word", "source", "phonemes"),
+    [
+        ("kilômét", "split", "k i -0 l o -0 m ɛ -4 tz"),
+        ("ôtô", "split", "o -0 t o -0"),
+        ("hiđrô", "split", "h i -0 ɗ r o -0"),
+        ("vđv", "letters", "v e -0 ɗ e -0 v e -0"),
+        ("đắk", "respelled", "ɗ a -4 kz"),
+        ("nghành", "respelled", "ŋ eaː -1 ŋ̟z"),
+        ("mátxcơva", "split", "m aː -4 tz s k əː -0 v aː -0"),
+        ("café", "cmudict", "k əː -0 f ə -0 iz"),
+        ("algérie", "rules", "aː -0 nz ʑ əː -0 i -0"),
+        ("đươc", "unknown", "<unk>"),
+    ],
+)
+def test_loanwords_in_vietnamese_letters(word, source, phonemes):
+    for g2p, expected in ((FULL, phonemes.split()), (VMD, full_to_vmd(phonemes.split()))):
+        (said,) = g2p.phonemise(word).words
+        assert (said.source, list(said.phonemes)) == (source, expected)
+
+
 def test_labels_decide_between_languages():
     # "son" is lipstick in Vietnamese; "the" is a silk.
     assert FULL.phonemise("son").words[0].lang == "vi"
