@@ -239,9 +239,7 @@ def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any
         labels = PhonemeLabels(G2P(config.model.register), stage.processor.phoneme_tokenizer)
         text = TextLabels(stage.processor.tokenizer)
         return P2TCollator(labels, text, noise=config.data.phoneme_noise, seed=seed, dialect=config.data.dialect)
-    s2p_config = stage.model.config.s2p_config if config.stage == "joint" else stage.model.config
-    extractor = stage.processor.feature_extractor
-    inputs = SpeechInputs(extractor, s2p_config.encoder_window, seed=seed, augmentation=augmentation)
+    inputs = SpeechInputs(stage.processor.feature_extractor, seed=seed, augmentation=augmentation)
     if config.stage == "joint":
         return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer))
     return S2PCollator(inputs, PhonemeLabels(G2P(config.model.register), stage.processor.tokenizer))

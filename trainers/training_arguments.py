@@ -240,8 +240,10 @@ class TrainingArguments:
 
         no_gpu = "needs a GPU and torch sees no GPU; use --training.bf16 true or full precision"
         require(not self.fp16 or torch.cuda.is_available(), "training.fp16", no_gpu)
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(run_dir) / "tensorboard"))
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(run_dir) / "tensorboard")
         values = {name: value for name, value in asdict(self).items() if name not in OWN_FIELDS}
+        # Renamed in transformers 5.23; everybody knows the old name.
+        values["activation_checkpointing"] = values.pop("gradient_checkpointing")
         values.update(
             output_dir=str(run_dir),
             run_name=self.run_name or run_name,
