@@ -130,8 +130,12 @@ class G2P:
         """
         plain = self._symbols[None]
         if spans is None and not self.separator:
-            say = plain.__getitem__
-            return [list(chain.from_iterable(map(say, text.split()))) for text in texts]
+            say, known = plain.__getitem__, plain.get
+            # A text of one known word, as in a word list, needs no splitting.
+            return [
+                [*word] if (word := known(text)) is not None else [*chain.from_iterable(map(say, text.split()))]
+                for text in texts
+            ]
         if spans is None:
             spans = [()] * len(texts)
         elif len(spans) != len(texts):
