@@ -83,6 +83,11 @@ def cut(kind: str, part: float) -> bytes:
     return content[: int(len(content) * part)]
 
 
+def without_last_page(kind: str) -> bytes:
+    content = encode(voice(4.0), kind)
+    return content[: content.rindex(b"OggS")]
+
+
 def with_sample(value: float) -> bytes:
     samples = voice()
     samples[100] = value
@@ -104,7 +109,7 @@ BAD = {
     "constant": ("silent", encode(np.full(8000, 0.6, np.float32))),
     "opposite_phase": ("cancelled_stereo", encode(np.stack([voice(), -voice()], axis=1))),
     "opposite_phase_opus": ("cancelled_stereo", encode(np.stack([voice(), -voice()], axis=1), "opus")),
-    "ogg_without_end": ("truncated", cut("ogg", 0.9)),
+    **{f"{kind}_without_last_page": ("truncated", without_last_page(kind)) for kind in ("ogg", "opus")},
     **{f"cut_{kind}_{part}": ("truncated", cut(kind, part)) for kind in FORMATS for part in (0.3, 0.7)},
 }
 

@@ -60,7 +60,9 @@ def test_column_survives_everything_datasets_does(files, tmp_path):
             np.testing.assert_allclose(row["audio"]["array"], expected[index], atol=1e-4)
 
     same(dataset)
-    same(dataset.map(lambda row: {"n": row["n"] + 1}))  # re-encodes the decoded column
+    same(dataset.map(lambda row: {"n": row["n"] + 1}))
+    same(dataset.map(lambda row: {"audio": dict(row["audio"])}))  # samples come back and are encoded anew
+    same(dataset.map(lambda batch: {"audio": [dict(value) for value in batch["audio"]]}, batched=True))
     same(dataset.filter(lambda n: n != 1, input_columns="n"), (0, 2))
     same(dataset.select([2, 0]), (2, 0))
     same(pickle.loads(pickle.dumps(dataset)))

@@ -44,6 +44,7 @@ def test_shards_hold_the_files_as_they_were(streaming, corpus, tmp_path):
     out = tmp_path / "out"
     report = prepare(corpus, out, streaming=streaming)
     assert (report.num_rows, report.num_kept) == (7, 5)
+    assert not list(out.rglob("*.partial"))
     assert report.counts["empty_file"] == report.counts["duplicate_id"] == 1
     assert sorted(path.name for path in out.glob("*")) == [
         ".prepared",
@@ -167,6 +168,8 @@ def test_command_line(corpus, tmp_path, repo_root, monkeypatch, capsys):
 def test_command_line_with_processes(corpus, tmp_path, repo_root):
     script = [sys.executable, str(repo_root / "scripts" / "prepare_data.py"), "validate", "--num_workers", "2"]
     options = ["--source.path", str(corpus), "--output_dir", str(tmp_path / "out")]
-    done = subprocess.run([*script, *options], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0 and "kept 5 of 7 rows" in done.stdout.replace("\n", " "), done.stderr
+    done = subprocess.run(
+        [*script, *options], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "160"}
+    )
+    assert done.returncode == 0 and "kept 5 of 7 rows" in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -234,6 +234,12 @@ def test_broken_files_are_named_with_their_line(name, content, expected, tmp_pat
         assert part in str(caught.value)
 
 
+def test_byte_order_mark_and_windows_line_ends(tmp_path):
+    (tmp_path / "m.csv").write_bytes("\ufefftext,speaker\r\nxin chào,an\r\n".encode())
+    rows = load_source(SourceArguments(str(tmp_path / "m.csv"), kind="text"))
+    assert [(row["text"], row["speaker"]) for row in rows] == [("xin chào", "an")]
+
+
 @pytest.mark.parametrize("value", ["../a.wav", "/etc/hostname", "https://example.org/a.wav", "link.wav", "dir/a.wav"])
 def test_paths_do_not_leave_the_root(value, tmp_path):
     outside = tmp_path / "outside"
