@@ -195,8 +195,9 @@ def update_model_card(folder: str | os.PathLike[str], **changes: Any) -> Path:
     for each in changes.pop("evaluations", []):
         new = _public_evaluation(Evaluation(**each) if isinstance(each, Mapping) else each)
         known[new.model, new.dataset, new.split, new.num_beams] = new
-    merged = {each.name: getattr(facts, each.name) for each in fields(facts)} | changes
-    return write_model_card(folder, **merged | {"evaluations": list(known.values())})
+    merged: dict[str, Any] = {each.name: getattr(facts, each.name) for each in fields(facts)} | changes
+    merged["evaluations"] = list(known.values())
+    return write_model_card(folder, **merged)
 
 
 def read_card_facts(folder: str | os.PathLike[str]) -> CardFacts:

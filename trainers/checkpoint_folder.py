@@ -198,9 +198,7 @@ def _code_problems(root: Path, config: Mapping[str, Any], *, ours: bool) -> Iter
             yield Problem(name, "missing, though the loader needs it", "save the model again with save_pretrained")
 
 
-def _vocabulary_problems(
-    root: Path, config: Mapping[str, Any], stage: str | None
-) -> Iterator[Problem] | list[Problem]:
+def _vocabulary_problems(root: Path, config: Mapping[str, Any], stage: str | None) -> list[Problem]:
     if stage is None:
         return []
     phoneme_size = config.get("phoneme_vocab_size") if stage == "p2t" else config.get("vocab_size")

@@ -44,7 +44,7 @@ def load_test_rows(args: EvaluationArguments) -> tuple[list[dict[str, Any]], dic
     """
     from data_scripts.validate import validate_rows
 
-    dataset = load_source(args.data, normalise=False)
+    dataset: Any = load_source(args.data, normalise=False)
     limits = {"max_duration_s": args.max_duration_s, "keep_text_problems": args.keep_text_problems}
     clean, report = validate_rows(dataset, need_audio=True, source=args.data.path, **limits)
     rows = [dict(row) for row in clean]

@@ -116,13 +116,14 @@ def load_zero(
     """
     import models.tspc as tspc
 
-    dtype_option = {} if dtype == "auto" else {"dtype": dtype}
+    dtype_option: dict[str, Any] = {} if dtype == "auto" else {"dtype": dtype}
     stages: list[Any] = []
-    for path, model_class, flag in (
+    places: list[tuple[str, Any, str]] = [
         (s2p, tspc.S2PForConditionalGeneration, "first"),
         (p2t, tspc.P2TForConditionalGeneration, "second"),
-    ):
-        wanted = model_class.config_class.model_type
+    ]
+    for path, model_class, flag in places:
+        wanted: str = model_class.config_class.model_type
         try:
             found = _model_type(path)
             if found != wanted:
@@ -218,8 +219,7 @@ def _register(pipe: Any, kind: Kind) -> Literal["full", "vmd"] | None:
     """`vmd` is a subset of `full`: a vocabulary with any symbol that only `full` has is in `full`."""
     if kind not in ("tspc", "s2p"):
         return None
-    processor = getattr(pipe, "processor", None)
-    tokenizer = getattr(processor, "phoneme_tokenizer", None) if kind == "tspc" else pipe.tokenizer
+    tokenizer = pipe.phoneme_tokenizer  # of an S2P, its only tokenizer
     only_full = set(phoneme_symbols("full")) - set(phoneme_symbols("vmd"))
     return "full" if only_full & set(tokenizer.get_vocab()) else "vmd"
 

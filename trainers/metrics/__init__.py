@@ -7,7 +7,7 @@ metrics for `evaluate.load(path)`.
 from .alignment import ErrorCounts, align, count_errors
 from .bootstrap import bootstrap_difference, bootstrap_interval
 from .codeswitch import CodeSwitchCounts, codeswitch_error_counts, codeswitch_error_rates
-from .phonemes import phoneme_error_counts, phoneme_error_rate
+from .phonemes import Register, phoneme_error_counts, phoneme_error_rate
 from .scores import score
 from .text import error_rates, text_error_counts
 from .tones import tone_confusions
@@ -15,6 +15,7 @@ from .tones import tone_confusions
 __all__ = [
     "CodeSwitchCounts",
     "ErrorCounts",
+    "Register",
     "align",
     "bootstrap_difference",
     "bootstrap_interval",

@@ -29,7 +29,8 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Aligned]:
     """
     reference_codes, hypothesis_codes = _encode([reference, hypothesis])
     steps: list[Aligned] = []
-    for op, r0, r1, h0, h1 in Levenshtein.opcodes(reference_codes, hypothesis_codes).as_list():
+    blocks: list[Any] = Levenshtein.opcodes(reference_codes, hypothesis_codes).as_list()
+    for op, r0, r1, h0, h1 in blocks:
         if op == "delete":
             steps += [Aligned("delete", r, None) for r in range(r0, r1)]
         elif op == "insert":
@@ -41,8 +42,9 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Aligned]:
 
 def _encode(sequences: Sequence[Sequence[str]]) -> list[str]:
     """Map units to single characters: rapidfuzz is several times faster on strings than on lists of strings."""
-    if all(isinstance(sequence, str) for sequence in sequences):
-        return list(sequences)
+    texts = [sequence for sequence in sequences if isinstance(sequence, str)]
+    if len(texts) == len(sequences):
+        return texts
     codes: dict[str, str] = {}
     return ["".join([codes.setdefault(unit, chr(len(codes))) for unit in sequence]) for sequence in sequences]
 
@@ -122,7 +124,8 @@ def count_errors(references: Sequence[Sequence[str]], hypotheses: Sequence[Seque
     rows = []
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         counts = {"replace": 0, "delete": 0, "insert": 0}
-        for op, _, _ in Levenshtein.editops(*_encode([reference, hypothesis])).as_list():
+        edits: list[Any] = Levenshtein.editops(*_encode([reference, hypothesis])).as_list()
+        for op, _, _ in edits:
             counts[op] += 1
         rows.append((counts["replace"], counts["delete"], counts["insert"], len(reference)))
     return ErrorCounts.from_rows(rows)

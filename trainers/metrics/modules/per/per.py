@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from trainers.metrics import phoneme_error_rate
+from trainers.metrics import Register, phoneme_error_rate
 
 _DESCRIPTION = """Corpus phoneme error rate, tones counted as phonemes. Sequences in register "full" are scored in \
 "full" and, mapped, in "vmd"; sequences in register "vmd" only in "vmd", since the map has no inverse."""
@@ -25,5 +25,5 @@ class PER(evaluate.Metric):
             features=datasets.Features(features),
         )
 
-    def _compute(self, predictions: list[str], references: list[str], register: str = "full") -> dict[str, float]:
+    def _compute(self, predictions: list[str], references: list[str], register: Register = "full") -> dict[str, float]:
         return phoneme_error_rate(references, predictions, register)
