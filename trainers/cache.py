@@ -338,7 +338,7 @@ class S2POutputCache(_OutputCache):
 
 def front_end(inputs: Any) -> dict[str, Any]:
     """What decides the features beside the audio."""
-    return {"window": inputs.window, **inputs.feature_extractor.to_dict()}
+    return inputs.feature_extractor.to_dict()
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -11,13 +11,14 @@ through the same collators.
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from data_scripts.audio import AudioError, read_audio
 from data_scripts.augment import augment_waveform, mask_features
+from models.tspc import speech_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +104,10 @@ class PhonemeLabels:
 class SpeechInputs:
     """Audio of rows as model inputs: `input_features` and `attention_mask`, or cached `encoder_states` and their mask.
 
+    The features are those that the processor and the pipeline compute.
+
     Args:
         feature_extractor: of a Whisper, Wav2Vec2 or Wav2Vec2-BERT model.
-        window (`"padded"` or `"trimmed"`): `S2PConfig.encoder_window`. Whisper only: pad every utterance to the full
-            window, or to the longest utterance of the batch.
         seed (`int`): seed of the augmentation.
         augmentation (*optional*): `trainers.arguments.AugmentationArguments`, applied to training rows.
 
@@ -114,21 +115,13 @@ class SpeechInputs:
         RowError: audio that cannot be read, or is longer than the feature extractor's window.
     """
 
-    def __init__(
-        self,
-        feature_extractor: Any,
-        window: Literal["padded", "trimmed"] = "padded",
-        seed: int = 0,
-        augmentation: Any = None,
-    ):
+    def __init__(self, feature_extractor: Any, *, seed: int = 0, augmentation: Any = None):
         self.feature_extractor = feature_extractor
-        self.window = window
         self.seed = seed
         self.augmentation = augmentation
-        if window not in ("padded", "trimmed"):
-            raise ValueError(f"window is {window!r}; it must be 'padded' or 'trimmed'")
-        # Only Whisper's extractor has a window; the others see the samples of the utterance alone.
-        self.max_samples: int | None = getattr(feature_extractor, "n_samples", None)
+        # Only Whisper's extractor has a window, and features with the bins before the frames.
+        self.is_whisper = hasattr(feature_extractor, "n_fft")
+        self.max_samples: int | None = feature_extractor.n_samples if self.is_whisper else None
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         if "encoder_states" in rows[0]:
@@ -136,20 +129,11 @@ class SpeechInputs:
             return {"encoder_states": states, "encoder_attention_mask": mask}
         generators = [row_rng(self.seed, row) if "epoch" in row else None for row in rows]
         audio = [self._read(row, rng) for row, rng in zip(rows, generators, strict=True)]
-        padding: dict[str, Any] = {"padding": "longest"}
-        if self.max_samples is not None:
-            # An even number of mel frames, because Whisper's second convolution has stride 2.
-            even = {"pad_to_multiple_of": 2 * self.feature_extractor.hop_length}
-            padding = {"padding": "max_length"} if self.window == "padded" else {"padding": "longest", **even}
-        batch = self.feature_extractor(
-            audio, sampling_rate=SAMPLING_RATE_HZ, return_attention_mask=True, return_tensors="pt", **padding
-        )
-        # Wav2Vec2 calls its waveform input_values; our models take one name for all encoders.
-        features = batch["input_values"] if "input_values" in batch else batch["input_features"]
-        mask = batch["attention_mask"]
-        if self.augmentation is not None and features.ndim == 3:
-            self._mask(features, mask, generators)
-        return {"input_features": features, "attention_mask": mask}
+        batch = speech_inputs(self.feature_extractor, audio, SAMPLING_RATE_HZ)
+        # A waveform has no bins to mask.
+        if self.augmentation is not None and batch["input_features"].ndim == 3:
+            self._mask(batch["input_features"], batch["attention_mask"], generators)
+        return batch
 
     def _read(self, row: Row, rng: np.random.Generator | None) -> np.ndarray:
         try:
@@ -169,8 +153,8 @@ class SpeechInputs:
         return audio if self.max_samples is not None and len(changed) > self.max_samples else changed
 
     def _mask(self, features: torch.Tensor, mask: torch.Tensor, generators: Sequence[Any]) -> None:
-        """Masks the true frames of training rows in place. Whisper's features are (B, bins, frames)."""
-        by_time = features.transpose(1, 2) if self.max_samples is not None else features
+        """Masks the true frames of training rows in place."""
+        by_time = features.transpose(1, 2) if self.is_whisper else features
         for index, rng in enumerate(generators):
             if rng is not None:
                 num_frames = int(mask[index].sum())
@@ -181,12 +165,12 @@ class SpeechInputs:
 class S2PCollator:
     """Audio → phonemes.
 
-    Two rows, "ta" (0.02 s) and "xin" (0.01 s), `</s>` = 1, a Whisper extractor, trimmed:
+    Two rows, "ta" (0.03 s) and "xin" (0.05 s), `</s>` = 1, a Whisper extractor (frames of 10 ms, an even number):
 
     ```python
     {
-        "input_features": tensor of shape (2, 80, 2),
-        "attention_mask": tensor([[1, 1], [1, 0]]),
+        "input_features": tensor of shape (2, 80, 6),
+        "attention_mask": tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]),
         "labels": tensor([[9, 30, 7, 1, -100], [11, 34, 15, 7, 1]]),
     }
     ```
@@ -291,8 +275,8 @@ class TSPCCollator:
 
     ```python
     {
-        "input_features": tensor of shape (2, 80, 3000),
-        "attention_mask": tensor of shape (2, 3000),
+        "input_features": tensor of shape (2, 80, 24),
+        "attention_mask": tensor of shape (2, 24),
         "labels": tensor([[50, 1, -100], [61, 72, 1]]),
     }
     ```

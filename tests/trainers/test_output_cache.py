@@ -18,8 +18,8 @@ def rows():
 @pytest.mark.parametrize("window", ["padded", "trimmed"])
 def test_s2p_loss_with_cached_states(rows, tmp_path, window):
     model = make_s2p(window).eval()
-    cached = EncoderCache(tmp_path).attach(rows, model, speech_inputs(window), batch_duration_s=1.0)
-    collate = s2p_collator(window)
+    cached = EncoderCache(tmp_path).attach(rows, model, speech_inputs(), batch_duration_s=1.0)
+    collate = s2p_collator()
     picked = [5, 0, 7]
     from_cache = collate([cached[i] for i in picked])
     assert "input_features" not in from_cache

@@ -122,17 +122,17 @@ def make_tspc(decoder="freeze", **changes):
     return model
 
 
-def speech_inputs(window="trimmed", augmentation=None):
-    return SpeechInputs(feature_extractor(), window=window, seed=5, augmentation=augmentation)
+def speech_inputs(augmentation=None):
+    return SpeechInputs(feature_extractor(), seed=5, augmentation=augmentation)
 
 
-def s2p_collator(window="trimmed", augmentation=None):
-    return S2PCollator(speech_inputs(window, augmentation), PhonemeLabels(LetterG2P(), PHONEME_TOKENIZER))
+def s2p_collator(augmentation=None):
+    return S2PCollator(speech_inputs(augmentation), PhonemeLabels(LetterG2P(), PHONEME_TOKENIZER))
 
 
 def p2t_collator(noise=0.0):
     return P2TCollator(PhonemeLabels(LetterG2P(), PHONEME_TOKENIZER), TextLabels(TEXT_TOKENIZER), noise=noise, seed=5)
 
 
-def tspc_collator(window="trimmed"):
-    return TSPCCollator(speech_inputs(window), TextLabels(TEXT_TOKENIZER))
+def tspc_collator():
+    return TSPCCollator(speech_inputs(), TextLabels(TEXT_TOKENIZER))
