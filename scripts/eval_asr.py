@@ -1,15 +1,16 @@
-"""Score speech recognisers on a test set: error rates with intervals, vi / en / switch-point split, phonemes, speed.
+r"""Score speech recognisers on a test set: error rates with intervals, vi / en / switch-point split, phonemes, speed.
 
     python scripts/eval_asr.py --model runs/demo/joint/model --data.path corpora/test --num_beams 1 4
     python scripts/eval_asr.py --model vinai/PhoWhisper-base runs/tspc/joint/model --data.path my-name/test-set \
         --data.split test --data.columns '{text: sentence}' --device cuda:0 --batch_size 32
     python scripts/eval_asr.py --zero runs/tspc/s2p/model runs/tspc/p2t/model --data.path corpora/test
 
-One row of the table a model and beam size; WER differences are to the first row. Exit status 2: a model or the data
-cannot be used, one line says why.
+One column of the table a model and beam size; WER differences are to the first that gives text. Exit status 2: a model
+or the data cannot be used, one line says why.
 """
 
 import logging
+import string
 import sys
 from pathlib import Path
 
@@ -36,14 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     if skipped["num_dropped"]:
         reasons = skipped["counts"]["dropped"]
         console.print(f"{skipped['num_dropped']} rows were skipped, listed in {args.output}: {reasons}")
-    for row in report["rows"]:
+    for letter, row in zip(string.ascii_uppercase, report["rows"], strict=False):
         if difference := row.get("wer_difference"):
             low, value, high = (100 * difference[key] for key in ("low", "value", "high"))
-            console.print(
-                f"{row['model']}, {row['num_beams']} beams: WER {value:+.2f} [{low:+.2f}, {high:+.2f}] to the first"
-            )
+            console.print(f"{letter}: WER {value:+.2f}, 95 % in [{low:+.2f}, {high:+.2f}], against {difference['to']}")
         if note := row.get("note"):
-            console.print(f"{row['model']}: {note}")
+            console.print(f"{letter}: {note}")
     console.print(f"report: {args.output}, hypotheses: {Path(args.output).with_suffix('.hypotheses.jsonl')}")
     return 0
 

@@ -26,11 +26,11 @@ class EvaluationArguments:
     data: SourceArguments
     """The test set."""
     model: list[str] = field(default_factory=list)
-    """Folders or Hub ids, ours or any that pipeline("automatic-speech-recognition") loads; each a row of the table."""
+    """Folders or Hub ids, ours or any that pipeline("automatic-speech-recognition") loads; one column each."""
     zero: list[str] = field(default_factory=list)
     """S2P and P2T folders or Hub ids, joined without tuning and evaluated as TSPC-Zero."""
     num_beams: list[int] = field(default_factory=lambda: [1])
-    """Beam sizes; each a row of the table."""
+    """Beam sizes; each a column of the table."""
     batch_size: int = 8
     """Utterances recognised at once."""
     device: str = "auto"

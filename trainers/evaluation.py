@@ -203,22 +203,37 @@ def _write(path: Path, text: str) -> None:
 
 
 def report_table(report: Mapping[str, Any]) -> Any:
-    """A `rich` table of the report: percent, intervals below each rate."""
+    """A `rich` table of the report in percent: a line a metric with its interval below, a column a system.
+
+    Systems are lettered and named in the caption, so that the table fits a terminal of 80 columns with four of them.
+    """
+    from rich.markup import escape
     from rich.table import Table
 
-    names = [name for name in LABELS if any(name in row["metrics"] for row in report["rows"])]
-    table = Table(title=f"{report['data']['path']}: {report['data']['utterances']} utterances, error rates in percent")
-    table.add_column("model", overflow="fold")
-    for heading in ("beams", *(LABELS[name] for name in names), "RTF"):
-        table.add_column(heading, justify="right")
-    for row in report["rows"]:
-        cells = []
-        for name in names:
-            metric = row["metrics"].get(name)
-            interval = f"\n{100 * metric['low']:.1f}–{100 * metric['high']:.1f}" if metric and "low" in metric else ""
-            cells.append(f"{100 * metric['value']:.2f}{interval}" if metric else "–")
-        table.add_row(row["model"], str(row["num_beams"]), *cells, f"{row['rtf']:.3f}")
+    rows = report["rows"]
+    letters = [chr(ord("A") + index % 26) + (str(index // 26) if index >= 26 else "") for index in range(len(rows))]
+    names = [
+        f"{letter}: {escape(row['model'])}, {row['num_beams']} beam{'s' if row['num_beams'] > 1 else ''}"
+        for letter, row in zip(letters, rows, strict=True)
+    ]
+    title = f"{escape(report['data']['path'])}: {report['data']['utterances']} utterances, error rates in percent"
+    table = Table(title=title, caption="\n".join(names), caption_justify="left")
+    table.add_column("metric", overflow="fold")
+    for letter in letters:
+        table.add_column(letter, justify="right", overflow="fold")
+    for name, label in LABELS.items():
+        metrics = [row["metrics"].get(name) for row in rows]
+        if any(metrics):
+            table.add_row(label, *map(_cell, metrics))
+    table.add_row("real-time factor", *(f"{row['rtf']:.3f}" for row in rows))
     return table
+
+
+def _cell(metric: Mapping[str, Any] | None) -> str:
+    if metric is None:
+        return "–"
+    interval = f"\n{100 * metric['low']:.1f}–{100 * metric['high']:.1f}" if "low" in metric else ""
+    return f"{100 * metric['value']:.2f}{interval}"
 
 
 def card_evaluations(report: Mapping[str, Any], model: str) -> list[Evaluation]:

@@ -1,16 +1,18 @@
 """Evaluating, completing and merging models of this project."""
 
+import io
 import json
 
 import pytest
 import torch
+from rich.console import Console
 
 from data_scripts.sources import SourceArguments
 from scripts.publish import main as publish_main
 from trainers.card import read_card_facts
 from trainers.checkpoint_folder import check_folder
 from trainers.command_line import EvaluationArguments
-from trainers.evaluation import evaluate
+from trainers.evaluation import evaluate, report_table
 from trainers.publishing import merge_adapters
 from trainers.recognisers import RecogniserError, load_recogniser, load_zero
 
@@ -38,6 +40,16 @@ def test_phonemes_are_scored_in_both_registers(report):
     for name in ("per_full", "per_vmd"):
         assert s2p["metrics"][name] == tspc["metrics"][name] == zero["metrics"][name]
     assert zero["model"].startswith("TSPC-Zero: ") and "wer_difference" in zero and "wer_difference" not in s2p
+
+
+def test_the_table_fits_a_narrow_terminal(report):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(report_table(report))
+    text = console.export_text()
+    assert "…" not in text and "PER (vmd)" in text
+    for row in report["rows"]:
+        assert f"{100 * row['metrics']['per_full']['value']:.2f}" in text
+    assert "–" in text.split("WER")[1].splitlines()[0]  # the phoneme model has no word error rate
 
 
 def test_register_vmd_says_what_it_cannot_give(corpus, tmp_path):
