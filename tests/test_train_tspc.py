@@ -113,6 +113,10 @@ def test_a_run_directory_holds_everything(trained, workspace, stage):
     metric = "per_vmd" if stage == "s2p" else "wer"
     scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert 0 <= scores[f"eval_{metric}"] <= 2 and scores["steps"] == 4
+    card = (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert "scripts/train_tspc.py" in card and str(workspace) not in card
+    evaluation = json.loads((folder / "model" / "card.json").read_text(encoding="utf-8"))["evaluations"]
+    assert [(e["split"], set(e["metrics"]) >= {metric}) for e in evaluation] == [("validation", True)]
     for model in (folder / "model", *folder.glob("checkpoint-*")):
         assert check_folder(model) == []
     assert not (folder / "model" / "training_args.bin").exists()
@@ -160,6 +164,15 @@ def test_a_run_is_never_written_over_and_resumes_to_the_same_weights(trained, wo
 def test_variants_of_s2p(workspace, name, more):
     run(*arguments(workspace, "s2p", *more, name=name))
     assert check_folder(workspace / "runs" / name / "s2p" / "model") == []
+
+
+@pytest.mark.parametrize("stage", ["s2p", "p2t"])
+def test_streams(workspace, stage):
+    source = f"[{{path: {workspace}/data, streaming: true}}]"
+    more = ["--data.train", source, "--data.synthetic_sentences", "0", "--training.per_device_train_batch_size", "3"]
+    run(*arguments(workspace, stage, *more, name="stream"))
+    losses = [e["loss"] for e in read_metrics(workspace / "runs" / "stream" / stage) if "loss" in e]
+    assert len(losses) == 4 and all(np.isfinite(losses))
 
 
 def test_adapters_are_merged_into_a_plain_model(trained, workspace):

@@ -129,7 +129,7 @@ class LoraArguments:
 
     rank: int = 0
     """Rank of the adapters; 0 trains without."""
-    alpha: float = 32.0
+    alpha: int = 32
     """Scale of the adapters; their output is multiplied by alpha / rank."""
     dropout: float = 0.05
     """Dropout before the adapters."""

@@ -64,8 +64,8 @@ class Stage:
 
     processor: Any
     """S2PProcessor, P2TTokenizers or TSPCProcessor."""
-    model: PreTrainedModel
-    """In float32, frozen as the config says."""
+    model: Any
+    """A `PreTrainedModel` in float32, frozen as the config says."""
 
 
 def build_processor_and_model(config: Config, texts: Sequence[str] = ()) -> Stage:
@@ -175,7 +175,9 @@ def _build_joint(config: Config) -> Stage:
 
 def _load(kind: Any, path: str, key: str) -> Any:
     """`kind.from_pretrained(path)`, in float32 for models; what goes wrong is said about `key`."""
-    options = {"dtype": torch.float32} if isinstance(kind, type) and issubclass(kind, PreTrainedModel) else {}
+    options: dict[str, Any] = (
+        {"dtype": torch.float32} if isinstance(kind, type) and issubclass(kind, PreTrainedModel) else {}
+    )
     if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
         raise ConfigError(key, f"no such folder: {path}; train that stage first, or name a finished model")
     try:
@@ -205,7 +207,7 @@ def add_adapters(stage: Stage, config: Config, base_folder: Path, *, save: bool)
     """
     from peft import LoraConfig, get_peft_model
 
-    model = stage.model
+    model: Any = stage.model
     if model.config.tie_word_embeddings:
         model.config.tie_word_embeddings = False
         model.proj_out.weight = torch.nn.Parameter(model.proj_out.weight.detach().clone())

@@ -16,12 +16,13 @@ import inspect
 import itertools
 import math
 import os
+import re
 import sys
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -29,7 +30,10 @@ from trainers.arguments import Config
 from trainers.checks import ConfigError
 from trainers.layers import StrictLoader, Tree, place_of, read_chain, read_command_line, tree_of
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 NULLS = ("null", "Null", "NULL", "~", "")
 
 # Keys people bring from other recipes, and where the same thing is said here.
@@ -49,7 +53,7 @@ ELSEWHERE = {
 }
 
 
-def load_config(argv: Sequence[str] | None = None, cls: type[T] = Config, usage: str = "") -> T:
+def load_config(argv: Sequence[str] | None = None, cls: type[T] = Config, usage: str | None = None) -> T:
     """The config of a command line; on a mistake, prints what is wrong and exits with status 2.
 
     Args:
@@ -102,6 +106,7 @@ def from_tree(tree: Tree, cls: type[T]) -> T:
         raise ConfigError("", "\n  ".join([f"{len(reader.errors)} mistakes", *map(str, reader.errors)]))
     if reader.errors:
         raise reader.errors[0]
+    assert config is not None, "a section without an error was not built"
     return config
 
 
@@ -171,7 +176,7 @@ class Reader:
                 return None
             kind = next(option for option in get_args(kind) if option is not type(None))
         origin = get_origin(kind)
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             if isinstance(value, Tree):
                 return self.section(value, kind, f"{key}.")
             known = ", ".join(item.name for item in fields(kind))
@@ -294,31 +299,40 @@ def all_keys(cls: type, prefix: str = "") -> dict[str, Any]:
 
 @cache
 def field_help(cls: type) -> dict[str, str]:
-    """Field -> the string written under it."""
+    """Field -> the string written under it, or its entry in the docstring."""
     body = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body[0].body
     found = {}
     for above, below in itertools.pairwise(body):
         text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
         if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name) and isinstance(text, str):
             found[above.target.id] = " ".join(text.split())
+    # Dataclasses of other layers describe their fields in an `Args:` block.
+    for match in re.finditer(r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.cleandoc(cls.__doc__ or ""), re.MULTILINE):
+        found.setdefault(match[1], " ".join(match[2].split()))
     return found
 
 
-def help_text(cls: type, usage: str = "") -> str:
+def help_text(cls: type, usage: str | None = None) -> str:
     """Every key with its type, default and help."""
-    lines = [usage.rstrip(), "", "  --config FILE", "      A YAML config; may be repeated, later ones win.", ""]
+    lines = [
+        (usage or "").rstrip(),
+        "",
+        "  --config FILE",
+        "      A YAML config; may be repeated, later ones win.",
+        "",
+    ]
 
-    def describe(section: type, prefix: str) -> None:
+    def describe(section: Any, prefix: str) -> None:
         kinds, words = get_type_hints(section), field_help(section)
         for item in fields(section):
             kind, key = kinds[item.name], prefix + item.name
             if is_dataclass(kind):
-                lines.extend(["", f"{key}: {words[item.name]}"])
+                lines.extend(["", f"{key}: {words.get(item.name, '')}"])
                 describe(kind, f"{key}.")
                 continue
             default = item.default_factory() if item.default_factory is not MISSING else item.default
             given = "required" if default is MISSING else f"default {yaml_value(default)}"
-            lines.extend([f"  --{key}  ({name_of(kind)}; {given})", f"      {words[item.name]}"])
+            lines.extend([f"  --{key}  ({name_of(kind)}; {given})", f"      {words.get(item.name, '')}"])
 
     describe(cls, "")
     return "\n".join(lines).lstrip("\n") + "\n"

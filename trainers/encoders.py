@@ -77,7 +77,6 @@ def _wav2vec2(sizes: EncoderArguments) -> tuple[PreTrainedConfig, Any]:
         conv_stride=list(strides),
         # As in wav2vec 2.0: 10 for the first stride of 5, 3 for strides of 2.
         conv_kernel=[2 * stride if stride > 2 else stride + 1 for stride in strides],
-        num_feat_extract_layers=len(strides),
         feat_extract_norm="layer",
         do_stable_layer_norm=True,
         num_conv_pos_embedding_groups=gcd(16, sizes.d_model),

@@ -21,7 +21,7 @@ CORE_TAGS = {
 class StrictLoader(yaml.SafeLoader):
     """YAML without aliases: no config needs them, and a few lines of them can be made to grow without bound."""
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(
@@ -162,7 +162,8 @@ def command_line_value(text: str) -> Tree | yaml.Node:
     """The value of `--section.key VALUE`: `[...]`, `{...}` and quoted text as YAML, anything else taken literally."""
     if text[:1] in ("[", "{", '"', "'"):
         node = compose(text, COMMAND_LINE)
-        return tree_of(node)
+        if node is not None:
+            return tree_of(node)
     loader = StrictLoader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))
     return yaml.ScalarNode(tag, text)

@@ -7,12 +7,12 @@ saved beside the run.
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_scripts.sources import SourceArguments, load_source
+from data_scripts.sources import SourceArguments, SourceError, load_source
 from trainers.arguments import Config
 from trainers.checks import ConfigError
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from data_scripts.drop_report import DropReport
 
 logger = logging.getLogger(__name__)
+
+# Rows of a stream that are shuffled together: encoded audio, so about 100 MB.
+SHUFFLE_BUFFER = 1000
 
 
 @dataclass
@@ -86,24 +89,27 @@ def mix(parts: "Sequence[Dataset | IterableDataset]", weights: Sequence[float], 
     """Validated sources as one data set.
 
     Map-style parts are concatenated, each `weight` times (a fraction takes a seeded sample of its rows); shuffling is
-    the sampler's. If any part streams, rows are drawn at random by weight until every part has been read once.
+    the sampler's. If any part streams, rows are drawn at random by weight until every part has been read once, and
+    shuffled within a buffer.
     """
     from datasets import Dataset, concatenate_datasets, interleave_datasets
 
-    if all(isinstance(part, Dataset) for part in parts):
+    maps = [part for part in parts if isinstance(part, Dataset)]
+    if len(maps) == len(parts):
         weighted = [
             repeated(part, weight, seed + number)
-            for number, (part, weight) in enumerate(zip(parts, weights, strict=True))
+            for number, (part, weight) in enumerate(zip(maps, weights, strict=True))
         ]
         return concatenate_datasets(weighted) if len(weighted) > 1 else weighted[0]
     streams = [
         part.to_iterable_dataset(num_shards=max(1, min(64, len(part)))) if isinstance(part, Dataset) else part
         for part in parts
     ]
-    if len(streams) == 1:
-        return streams[0]
-    probabilities = [weight / sum(weights) for weight in weights]
-    return interleave_datasets(streams, probabilities=probabilities, seed=seed, stopping_strategy="all_exhausted")
+    mixed = streams[0]
+    if len(streams) > 1:
+        shares = [weight / sum(weights) for weight in weights]
+        mixed = interleave_datasets(streams, probabilities=shares, seed=seed, stopping_strategy="all_exhausted")
+    return mixed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
 
 
 def repeated(part: "Dataset", weight: float, seed: int) -> "Dataset":
@@ -142,16 +148,27 @@ def _clean(
     raw = load_source(source, normalise=False, fill_durations=not text)
     if text or isinstance(raw, IterableDataset) or world_size() == 1:
         return _validated(config, raw, source, name, seen, reports, text)
-    clean = _validated(config, raw, source, name, seen, reports, text) if rank() == 0 else None
-    return _shared(raw, clean)
+    return _shared(raw, lambda: _validated(config, raw, source, name, seen, reports, text))
+
+
+class Forgetful(set[str]):
+    """A set that stays empty."""
+
+    def add(self, element: str) -> None:
+        """Do nothing."""
 
 
 def _validated(
     config: Config, raw: Any, source: SourceArguments, name: str, seen: Any, reports: dict[str, Any], text: bool
 ) -> "Dataset | IterableDataset":
-    from data_scripts.validate import validate_rows
+    from datasets import IterableDataset
+
+    from data_scripts.validate import Seen, validate_rows
 
     data = config.data
+    if isinstance(raw, IterableDataset):
+        # A stream is read many times over; remembered, every row would be its own repeat.
+        seen = Seen(ids=Forgetful())
     clean, report = validate_rows(
         raw,
         need_audio=not text,
@@ -168,27 +185,40 @@ def _validated(
     return clean
 
 
-def _shared(raw: "Dataset", clean: "Dataset | None") -> "Dataset":
-    """The rows that the first process found fit, on every process.
+def _shared(raw: "Dataset", validate: Callable[[], Any]) -> "Dataset":
+    """The rows that the first process finds fit, on every process.
 
     Decoding a corpus once is slow enough; the others get texts and durations and keep their own view of the audio.
     """
     from accelerate.utils import broadcast_object_list
-    from datasets import concatenate_datasets
+    from datasets import Features, concatenate_datasets
 
-    message = [clean.remove_columns("audio").to_dict() if clean is not None else None]
-    broadcast_object_list(message, from_process=0)
-    if clean is not None:
-        return clean
     from data_scripts.schema import FEATURES
     from data_scripts.tables import table_from_rows
 
+    clean: Any = None
+    failure: Exception | None = None
+    message: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            clean = validate()
+            message = [clean.remove_columns("audio").to_dict(), None]
+        except Exception as error:
+            # The others wait for this message, whatever it is.
+            failure, message = error, [None, str(error)]
+    broadcast_object_list(message, from_process=0)
+    if failure is not None:
+        raise failure
+    if message[1] is not None:
+        raise SourceError(message[1])
+    if clean is not None:
+        return clean
     table: dict[str, list[Any]] = message[0]
     # Of rows with the same id validation keeps the first.
     first = {row_id: index for index, row_id in reversed(list(enumerate(raw["id"])))}
     kept = raw.select([first[row_id] for row_id in table["id"]]).flatten_indices().select_columns(["audio"])
     rows = (dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True))
-    features = type(FEATURES)({key: value for key, value in FEATURES.items() if key != "audio"})
+    features = Features({key: value for key, value in FEATURES.items() if key != "audio"})
     joined = concatenate_datasets([kept, table_from_rows(rows, features)], axis=1)
     return joined.select_columns(list(FEATURES))
 
@@ -215,8 +245,8 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def audio_hours(rows: Sequence[Any] | Any) -> float | None:
+def audio_hours(rows: Any) -> float | None:
     """Hours of audio of a map-style data set with durations; None for text and streams."""
-    if "duration_s" not in (rows.column_names or []) or not hasattr(rows, "num_rows"):
+    if "duration_s" not in (rows.column_names or []) or not hasattr(rows, "__len__"):
         return None
     return sum(rows["duration_s"]) / 3600

@@ -16,7 +16,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -196,6 +195,8 @@ def begin_run(run: Run, config: Config, argv: Sequence[str], *, world_size: int 
 
 def environment(argv: Sequence[str], world_size: int, device: str) -> dict[str, Any]:
     """Versions, hardware, commit and command, as plain JSON."""
+    from trainers.card import source_commit
+
     versions = {}
     for name in PACKAGES:
         try:
@@ -205,7 +206,7 @@ def environment(argv: Sequence[str], world_size: int, device: str) -> dict[str, 
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(argv),
-        "commit": git_commit(),
+        "commit": source_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
@@ -213,25 +214,6 @@ def environment(argv: Sequence[str], world_size: int, device: str) -> dict[str, 
         "world_size": world_size,
         "packages": versions,
     }
-
-
-def git_commit() -> str | None:
-    """Commit of the source, with `+` if files differ from it; None outside of a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        commit = subprocess.run(
-            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+" if status.strip() else "")
 
 
 def refuse(error: Exception) -> NoReturn:

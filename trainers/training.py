@@ -4,13 +4,14 @@ import json
 import logging
 import math
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainingArguments, set_seed
 
 from data_scripts.schema import SchemaError
 from data_scripts.sources import SourceError
@@ -27,18 +28,20 @@ from trainers.assembly import (
     main_metric,
 )
 from trainers.callbacks import MetricsLogCallback
-from trainers.card import write_model_card
+from trainers.card import LABELS, Evaluation, source_commit, update_model_card, write_model_card
 from trainers.checks import ConfigError
 from trainers.collators import P2TCollator, RowError
 from trainers.datasets_map import with_phoneme_counts
 from trainers.publishing import publish
 from trainers.rows import Rows, audio_hours, build_datasets
-from trainers.runs import Run, begin_run, git_commit
+from trainers.runs import Run, begin_run
 from trainers.seq2seq import SpeechSeq2SeqTrainer
 from trainers.tokenizers import TokenizerError
 
 logger = logging.getLogger(__name__)
 
+# Enough text of a stream to train or check a tokenizer with.
+STREAM_TEXTS = 100_000
 # Not about the model.
 SPEED = ("epoch", "_runtime", "_per_second")
 # What is wrong with the user's data, paths or settings, and said well enough without a traceback.
@@ -57,20 +60,19 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     """
     args = set_up(config, run)
     rows = build_datasets(config, run.folder)
-    texts = rows.train["text"] if config.stage == "p2t" and hasattr(rows.train, "num_rows") else []
+    texts = training_texts(rows.train) if config.stage == "p2t" else []
     stage = build_processor_and_model(config, texts)
     collator = build_collator(config, stage)
     if config.stage == "p2t":
         rows.train, rows.validation = counted(rows.train, collator), counted(rows.validation, collator)
     metrics = build_metrics(config, stage, rows.validation) if rows.validation is not None else None
-    hours = audio_hours(rows.train)
     stage.model.to(args.device)
     rows.train, rows.validation = (
         attach_cache(config, stage, part, collator) for part in (rows.train, rows.validation)
     )
     if args.process_index == 0:
         begin_run(run, config, argv, world_size=args.world_size, device=device_name(args))
-    trainer = build_trainer(config, args, run, stage, rows, collator, metrics, hours)
+    trainer = build_trainer(config, args, run, stage, rows, collator, metrics, shlex.join(argv))
     started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     scores = {"train_loss": result.training_loss}
@@ -97,6 +99,11 @@ def set_up(config: Config, run: Run) -> Seq2SeqTrainingArguments:
     return args
 
 
+def training_texts(rows: Any) -> list[str]:
+    """Texts for the tokenizer: all of a data set, the first of a stream."""
+    return list(rows["text"]) if hasattr(rows, "num_rows") else [row["text"] for row in rows.take(STREAM_TEXTS)]
+
+
 def counted(rows: Any, collator: P2TCollator) -> Any:
     """Text rows with their number of phonemes, by which they are batched; streams as they are."""
     return with_phoneme_counts(rows, collator.phonemes) if hasattr(rows, "num_rows") else rows
@@ -110,7 +117,7 @@ def build_trainer(
     rows: Rows,
     collator: Any,
     metrics: Any,
-    hours: float | None,
+    command: str,
 ) -> SpeechSeq2SeqTrainer:
     """The Trainer of a run, with its log, early stopping and cards."""
     model = stage.model
@@ -121,6 +128,7 @@ def build_trainer(
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(patience, config.training.early_stopping_threshold))
     text = config.stage == "p2t"
+    hours = audio_hours(rows.train)
     return SpeechSeq2SeqTrainer(
         model=model,
         args=args,
@@ -132,13 +140,14 @@ def build_trainer(
         callbacks=callbacks,
         length_column="num_phonemes" if text else "duration_s",
         batch_budget=config.data.batch_phonemes if text else config.data.batch_duration_s,
-        write_card=lambda folder, trainer: card(config, folder, trainer, hours),
+        write_card=lambda folder, trainer: card(config, folder, trainer, hours, command),
     )
 
 
-def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hours: float | None) -> None:
+def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hours: float | None, command: str) -> None:
     """README.md and card.json of a checkpoint."""
-    args, state, model = trainer.args, trainer.state, trainer.model
+    args, state = trainer.args, trainer.state
+    model: Any = trainer.model
     s2p, p2t = config.model.s2p, config.model.p2t
     bases = {"s2p": [s2p.path or s2p.encoder], "p2t": [p2t.path or p2t.pretrained], "joint": [s2p.path, p2t.path]}
     facts = {
@@ -163,7 +172,8 @@ def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hour
         register=config.model.register,
         normalizer_version=NORMALIZER_VERSION,
         hardware=device_name(args),
-        commit=git_commit(),
+        command=command,
+        commit=source_commit(),
         training={name: value for name, value in facts.items() if value is not None},
     )
 
@@ -171,7 +181,8 @@ def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hour
 def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float], seconds: float) -> None:
     """Save the finished model, write its metrics down, and publish it."""
     if config.lora.rank:
-        trainer.model = trainer.model.merge_and_unload()
+        adapted: Any = trainer.model
+        trainer.model = adapted.merge_and_unload()
     trainer.save_model(str(run.model_folder))
     if not trainer.is_world_process_zero():
         return
@@ -181,12 +192,31 @@ def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict
     report = {"stage": config.stage, "steps": trainer.state.global_step, "seconds": round(seconds, 1), **values}
     (run.folder / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     logger.info("finished model in %s: %s", run.model_folder, json.dumps(report))
+    if trainer.eval_dataset is not None:
+        add_figures(config, run, trainer, scores)
     if config.publish.push:
         url = publish(run.model_folder, str(config.publish.repo_id), private=config.publish.private)
         logger.info("published as %s", url)
 
 
-def device_name(args: Seq2SeqTrainingArguments) -> str:
+def add_figures(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float]) -> None:
+    """The validation figures of the finished model on its card."""
+    metrics = {name.removeprefix("eval_"): value for name, value in scores.items()}
+    metrics = {name: value for name, value in metrics.items() if name in LABELS and math.isfinite(value)}
+    sources = [*config.data.validation, *(config.data.text_validation if config.stage == "p2t" else [])]
+    figures = Evaluation(
+        metrics=metrics,
+        dataset=", ".join(dict.fromkeys(source.path for source in sources)) or "generated sentences",
+        split="validation",
+        num_beams=config.training.generation_num_beams,
+        num_utterances=len(trainer.eval_dataset),  # type: ignore[arg-type]
+        normalizer_version=NORMALIZER_VERSION,
+    )
+    if metrics:
+        update_model_card(run.model_folder, evaluations=[figures])
+
+
+def device_name(args: TrainingArguments) -> str:
     """The hardware in words."""
     device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type.upper()
     return f"{args.world_size} x {device}" if args.world_size > 1 else device

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,25 @@ def test_every_key_has_help():
     assert "--training.learning_rate  (a number; default 0.0001)" in text
     assert "--model.joint.decoder  (freeze | unfreeze; default freeze)" in text
     assert "Peak learning rate." in text
+
+
+def test_help_of_a_dataclass_documented_in_its_docstring():
+    @dataclass
+    class Elsewhere:
+        """Something.
+
+        Args:
+            first: one line.
+            second: begins here
+                and goes on.
+        """
+
+        first: int = 1
+        second: str = "x"
+        third: str = "y"
+
+    assert field_help(Elsewhere) == {"first": "one line.", "second": "begins here and goes on."}
+    assert "--third  (text; default y)" in help_text(Elsewhere)
 
 
 def test_help_and_print_config_exit_well(capsys):
