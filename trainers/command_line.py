@@ -15,7 +15,6 @@ from data_scripts.sources import SourceArguments
 from trainers.checks import require, require_non_negative, require_positive
 from trainers.config import load_config
 
-T = TypeVar("T")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -121,6 +120,9 @@ class PublishingArguments:
 
     def __post_init__(self) -> None:
         require_positive(self, "", ["deadline_s"])
+
+
+T = TypeVar("T", EvaluationArguments, TranscriptionArguments, PublishingArguments)
 
 
 def load_arguments(
