@@ -5,6 +5,7 @@ Importing this package registers its classes with the Auto* factories, so its ch
 
 from .audio_tspc import AudioInputError
 from .configuration_tspc import P2TConfig, S2PConfig, TSPCConfig
+from .loading_tspc import CheckpointError
 from .modeling_p2t import P2TForConditionalGeneration
 from .modeling_s2p import S2PForConditionalGeneration, S2POutput
 from .modeling_tspc import TSPCForConditionalGeneration, TSPCGenerateOutput, TSPCOutput
@@ -13,6 +14,7 @@ from .processing_tspc import S2PProcessor, TSPCProcessor, build_phoneme_tokenize
 
 __all__ = [
     "AudioInputError",
+    "CheckpointError",
     "P2TConfig",
     "P2TForConditionalGeneration",
     "S2PConfig",

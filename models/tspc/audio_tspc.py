@@ -68,7 +68,8 @@ def from_dict(source: dict[str, Any], sampling_rate: int) -> tuple[Any, int, dic
         samples, rate = decode(read_file(str(source["path"])), str(source["path"]))
         return samples, rate, extra
     raise AudioInputError(
-        f"audio dict with keys {sorted(map(str, source))}: it needs 'array' (or 'raw') with 'sampling_rate', 'bytes' or 'path'"
+        f"audio dict with keys {sorted(map(str, source))}: it needs 'array' (or 'raw') with 'sampling_rate', "
+        "or 'bytes', or 'path'"
     )
 
 
@@ -87,7 +88,7 @@ def read_file(name: str) -> bytes:
 
 
 def decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Encoded audio -> (samples, channels) float32 and its rate in Hz."""
+    """Encoded audio -> mono (samples,) float32 and its rate in Hz."""
     if not data:
         raise AudioInputError(f"{name}: empty, 0 bytes")
     if data[:4] == b"RIFF":
@@ -97,14 +98,16 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
             raise AudioInputError(f"{name}: truncated, {len(data)} of {declared} bytes are there")
     for decoder in (decode_soundfile, decode_av, decode_wave):
         try:
-            return decoder(data, name)
+            samples, rate = decoder(data, name)
+            return (samples.mean(axis=1) if samples.size else samples.reshape(-1)), rate
         except ImportError:
             continue
         except AudioInputError as error:
             if decoder is decode_soundfile and "truncated" not in str(error):
                 # PyAV knows formats that soundfile does not; its absence leaves the first verdict.
                 try:
-                    return decode_av(data, name)
+                    samples, rate = decode_av(data, name)
+                    return samples[:, 0], rate
                 except (ImportError, AudioInputError):
                     raise error from None
             raise
@@ -164,7 +167,7 @@ def decode_wave(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
 
 def to_mono(samples: Any, name: str) -> np.ndarray:
-    """(N,), (N, channels) or (channels, N) of any real type -> (N,) float32; integers become fractions of full scale."""
+    """(N,), (N, channels) or (channels, N) of any real type -> (N,) float32; integers are scaled to full scale 1."""
     if isinstance(samples, torch.Tensor):
         samples = samples.detach().cpu()
         samples = samples.float() if samples.is_floating_point() else samples
@@ -181,16 +184,16 @@ def to_mono(samples: Any, name: str) -> np.ndarray:
         limits = np.iinfo(array.dtype)
         middle = 0 if limits.min < 0 else (limits.max + 1) / 2
         array = (array.astype(np.float64) - middle) / (limits.max + 1 - middle)
-    if array.ndim == 2:
+    if array.ndim == 2 and array.size:
         channel_axis = 0 if array.shape[0] < array.shape[1] else 1
         if array.shape[channel_axis] > MAX_CHANNELS:
             raise AudioInputError(
                 f"{name}: {array.shape[channel_axis]} channels; at most {MAX_CHANNELS} are mixed down"
             )
         array = array.mean(axis=channel_axis)
-    if array.ndim != 1:
+    if array.ndim != 1 and array.size:
         raise AudioInputError(f"{name}: samples of {array.ndim} dimensions; give (samples,) or (channels, samples)")
-    return array.astype(np.float32)
+    return array.astype(np.float32).reshape(-1)
 
 
 def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,13 @@ T5_TYPES = ("t5", "mt5")
 OPTIONAL_ENCODER_TENSORS = {"masked_spec_embed"}
 
 
+class CheckpointError(Exception):
+    """A checkpoint that is damaged or incomplete.
+
+    Neither OSError nor ValueError: `pipeline()` answers those by trying other classes and buries the reason.
+    """
+
+
 class InitialisedAsStock:
     """Mixin: initialise custom classes as transformers does its own.
 
@@ -30,6 +38,37 @@ class InitialisedAsStock:
     @classmethod
     def is_custom_code(cls) -> bool:
         return False
+
+
+class StrictModel(InitialisedAsStock):
+    """Mixin: `from_pretrained` refuses damaged and incomplete checkpoints instead of filling gaps at random."""
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | os.PathLike, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        """As `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            CheckpointError: a weight file is truncated or damaged, or tensors are missing (named).
+        """
+        from safetensors import SafetensorError
+
+        try:
+            model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)  # type: ignore[misc]
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path}: model.safetensors is truncated or damaged ({error}); copy or download it again, or use an "
+                "older checkpoint"
+            ) from error
+        missing = {name for name in info["missing_keys"] if name.rpartition(".")[2] not in OPTIONAL_ENCODER_TENSORS}
+        if missing:
+            raise CheckpointError(f"{path}: {len(missing)} tensors are missing: {short(missing)}")
+        model.after_loading()
+        return (model, info) if output_loading_info else model
+
+    def after_loading(self) -> None:
+        """Restore what loading does not: it marks every tensor as trainable."""
 
 
 def eval_frozen_parts(*parts: nn.Module) -> None:
@@ -72,6 +111,8 @@ def read_encoder_config(encoder_id_or_path: str, **hub_kwargs: Any) -> PreTraine
             f"{encoder_id_or_path} is a {config.model_type!r} checkpoint; S2P takes the encoder of: "
             f"{', '.join(ENCODER_CONFIGS)}"
         )
+    if os.path.isdir(encoder_id_or_path):
+        config.name_or_path = ""  # a folder of this machine says nothing to whoever downloads the model
     return config
 
 

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Block, T5LayerCrossAttention, T5Stack
 
 from .configuration_tspc import P2TConfig
-from .loading_tspc import InitialisedAsStock, copy_weights, read_t5
+from .loading_tspc import InitialisedAsStock, StrictModel, copy_weights, read_t5
 from .modeling_s2p import target_count
 
 TIED_TO_TEXT_EMBEDDING = {"decoder.embed_tokens.weight": "shared.weight"}
@@ -140,7 +140,7 @@ def init_p2t_weights(owner: nn.Module, stock: Any, module: nn.Module) -> None:
         init.normal_(module.weight, mean=0.0, std=owner.config.d_model**-0.5)
 
 
-class P2TForConditionalGeneration(InitialisedAsStock, T5ForConditionalGeneration):
+class P2TForConditionalGeneration(StrictModel, T5ForConditionalGeneration):
     """Phoneme ids in, text ids out; the decoder, its cache and `generate` are T5's own."""
 
     config_class = P2TConfig
@@ -197,7 +197,7 @@ class P2TForConditionalGeneration(InitialisedAsStock, T5ForConditionalGeneration
         for name in ("model_type", "architectures", "tie_word_embeddings", "dtype", "auto_map", "_name_or_path"):
             fields.pop(name, None)
         fields["tie_lm_head"] = torch.equal(source.lm_head.weight, source.shared.weight)
-        fields["scale_decoder_outputs"] = source.config.scale_decoder_outputs
+        fields["scale_decoder_outputs"] = getattr(source.config, "scale_decoder_outputs", False)  # mT5 never scales
         if fields.get("decoder_start_token_id") is None:
             fields["decoder_start_token_id"] = source.config.pad_token_id
         model = cls(P2TConfig(**{**fields, **(config_overrides or {}), "phoneme_vocab_size": phoneme_vocab_size}))

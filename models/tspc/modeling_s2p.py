@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import S2PConfig
-from .loading_tspc import InitialisedAsStock, eval_frozen_parts, load_encoder_weights, read_encoder_config
+from .loading_tspc import StrictModel, eval_frozen_parts, load_encoder_weights, read_encoder_config
 from .modeling_decoders import S2PDecoder
 from .modeling_encoders import build_encoder
 from .pipeline_tspc import TSPCPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
@@ -95,7 +95,7 @@ def shift_right(labels: torch.LongTensor, start_id: int, pad_id: int) -> torch.L
     return shifted
 
 
-class S2PPreTrainedModel(InitialisedAsStock, PreTrainedModel):
+class S2PPreTrainedModel(StrictModel, PreTrainedModel):
     config_class = S2PConfig
     config: S2PConfig
     base_model_prefix = "s2p"
@@ -128,17 +128,11 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
             do_sample=False,
         )
         self.post_init()
-        self._keep_fixed_positions()
+        self.after_loading()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         self.decoder.init_weights(module)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "S2PForConditionalGeneration":
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._keep_fixed_positions()
-        return loaded
 
     @classmethod
     def from_pretrained_encoder(
@@ -160,8 +154,8 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
         load_encoder_weights(model.encoder, encoder_id_or_path, encoder_config, **hub_kwargs)
         return model
 
-    def _keep_fixed_positions(self) -> None:
-        # Whisper's encoder positions are constants; loading a checkpoint marks every tensor as trainable.
+    def after_loading(self) -> None:
+        # Whisper's encoder positions are constants.
         positions = getattr(self.encoder, "embed_positions", None)
         if isinstance(positions, nn.Embedding):
             positions.requires_grad_(False)
@@ -306,7 +300,7 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
         if self.ctc_head is None:
             raise ValueError("this S2P has no CTC head (config.ctc_weight is 0)")
         best_BT = self.ctc_head(encoder_states.to(self.ctc_head.weight.dtype)).argmax(-1)
-        lengths = [best_BT.shape[1]] * len(best_BT) if mask is None else mask.sum(1).tolist()
+        lengths = [best_BT.shape[1]] * len(best_BT) if mask is None else mask.sum(1).long().tolist()
         blank = self.config.pad_token_id
         paths = [torch.unique_consecutive(row[:length]).tolist() for row, length in zip(best_BT, lengths, strict=True)]
         return [[token for token in path if token != blank] for path in paths]

@@ -4,7 +4,8 @@ S2P decodes phonemes greedily; P2T's encoder reads them and attends, in every bl
 P2T's decoder writes the text. S2P is always frozen. Right after joining, the bridge adds nothing: the model computes
 what the two stages do one after the other (TSPC-Zero).
 
-Shape legend: B batch, L input frames, U phonemes with `</s>`, P S2P decoder width, S text positions, V text vocabulary.
+Shape legend: B batch, L input frames, U phonemes with `</s>`, P S2P decoder width, S text positions, D T5 width,
+V text vocabulary.
 """
 
 import copy
@@ -27,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import TSPCConfig
-from .loading_tspc import InitialisedAsStock, copy_weights, eval_frozen_parts
+from .loading_tspc import StrictModel, copy_weights, eval_frozen_parts
 from .modeling_p2t import P2TForConditionalGeneration
 from .modeling_s2p import EndAtLimit, S2PForConditionalGeneration
 from .pipeline_tspc import TSPCPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
@@ -66,7 +67,7 @@ class TSPCGenerateOutput(ModelOutput):
     phoneme_attention_mask: torch.LongTensor | None = None
 
 
-class TSPCPreTrainedModel(InitialisedAsStock, PreTrainedModel):
+class TSPCPreTrainedModel(StrictModel, PreTrainedModel):
     config_class = TSPCConfig
     config: TSPCConfig
     base_model_prefix = "tspc"
@@ -100,12 +101,6 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
         """Both stages initialise themselves; this class adds no tensor of its own."""
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "TSPCForConditionalGeneration":
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_s2p()
-        return loaded
-
-    @classmethod
     def from_stages(
         cls, s2p: S2PForConditionalGeneration, p2t: P2TForConditionalGeneration, **config_fields: Any
     ) -> "TSPCForConditionalGeneration":
@@ -114,12 +109,16 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: the stages were trained with different phoneme vocabularies.
         """
-        model = cls(
-            TSPCConfig(s2p_config=copy.deepcopy(s2p.config), p2t_config=copy.deepcopy(p2t.config), **config_fields)
-        )
+        configs = copy.deepcopy(s2p.config), copy.deepcopy(p2t.config)
+        for config in configs:
+            config.name_or_path = ""  # the stages' folders are no part of the joined model
+        model = cls(TSPCConfig(s2p_config=configs[0], p2t_config=configs[1], **config_fields))
         copy_weights(model.s2p, s2p.state_dict(), source="the S2P stage")
         copy_weights(model.p2t, p2t.state_dict(), source="the P2T stage", fresh=("bridge",))
         return model.train(s2p.training)
+
+    def after_loading(self) -> None:
+        self._freeze_s2p()
 
     def _freeze_s2p(self) -> None:
         self.s2p.requires_grad_(False)
@@ -305,8 +304,8 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
         """Text ids for speech (or for cached S2P outputs).
 
         Args:
-            s2p_num_beams: beams of the phoneme stage. The bridge is tuned on greedy phonemes, and the paper found wider
-                beams to hurt the tuned model (figure 3): keep 1 but for TSPC-Zero.
+            s2p_num_beams: beams of the phoneme stage. The bridge is tuned on greedy phonemes, and the paper found
+                wider beams to hurt the tuned model (figure 3): keep 1 but for TSPC-Zero.
             return_phonemes: return `TSPCGenerateOutput` instead of the ids alone.
             synced_gpus: passed to both stages (ZeRO-3).
             kwargs: `num_beams`, `max_new_tokens`, ... of the text stage, as `GenerationMixin.generate`.
