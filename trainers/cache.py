@@ -250,17 +250,16 @@ class _OutputCache:
         keys = [audio_key(audio) for audio in rows["audio"]]
         # The first row of each key: duplicates are encoded once.
         first = {key: index for index, key in reversed(list(enumerate(keys)))}
-        missing = [index for key, index in first.items() if key not in store.entries]
         rank, world_size = rank_and_world_size()
-        logger.info("%s: %d of %d utterances to compute", store.folder, len(missing), len(rows))
-        if missing:
-            # Dealt out longest first, so that ranks have equal work.
-            missing.sort(key=lambda index: (-durations[index], index))
-            share = missing[rank::world_size]
+        # Dealt out by length over all utterances, not over the missing ones: ranks that look at the folder while
+        # another already writes would disagree about those.
+        share = sorted(first.values(), key=lambda index: (-durations[index], index))[rank::world_size]
+        share = [index for index in share if keys[index] not in store.entries]
+        logger.info("%s: %d of %d utterances to compute here", store.folder, len(share), len(rows))
+        if share:
             lengths = [max(durations[index], 1e-3) for index in share]
-            batches = BudgetBatchSampler(lengths, batch_duration_s, max_batch_size=64, shuffle=False) if share else []
-            chosen = [[share[position] for position in batch] for batch in batches]
-            self._build(rows, chosen, keys, model, inputs, store)
+            batches = BudgetBatchSampler(lengths, batch_duration_s, max_batch_size=64, shuffle=False)
+            self._build(rows, [[share[i] for i in batch] for batch in batches], keys, model, inputs, store)
         if world_size > 1:
             torch.distributed.barrier()
         store.reload()

@@ -1,5 +1,6 @@
 """Cached outputs equal computed ones to fp16, survive interruptions, and never serve another model."""
 
+import contextlib
 import pickle
 
 import numpy as np
@@ -138,3 +139,17 @@ def test_size_is_reported(rows, tmp_path, caplog):
     with caplog.at_level("INFO", logger="trainers.cache"):
         EncoderCache(tmp_path).attach(rows, make_s2p(), speech_inputs())
     assert "MiB per hour" in caplog.text
+
+
+def test_ranks_that_start_apart_leave_nothing_out(rows, tmp_path, monkeypatch):
+    # Rank 1 looks at the folder when rank 0 has already written its share.
+    model = make_s2p()
+    monkeypatch.setattr("trainers.cache.CachedRows", lambda *arguments: None)
+    monkeypatch.setattr("torch.distributed.barrier", lambda: None)
+    for rank in (0, 1):
+        monkeypatch.setattr("trainers.cache.rank_and_world_size", lambda rank=rank: (rank, 2))
+        with contextlib.suppress(KeyError):  # the report needs the other rank's share
+            EncoderCache(tmp_path).attach(rows, model, speech_inputs())
+    (folder,) = tmp_path.iterdir()
+    found = StateStore(folder, model.config.encoder_hidden_size, False).entries
+    assert set(found) == {audio_key(audio) for audio in rows["audio"]}

@@ -11,6 +11,7 @@ import torch
 from tiny_tspc import make_p2t, make_rows, make_s2p, p2t_collator, s2p_collator, speech_inputs
 from transformers import Seq2SeqTrainingArguments, set_seed
 
+from models.tspc.loading_tspc import whole_tensors
 from trainers.cache import EncoderCache
 from trainers.collators import IGNORED
 from trainers.seq2seq import SpeechSeq2SeqTrainer
@@ -57,9 +58,10 @@ if options.deepspeed:
         deepspeed.init_distributed(dist_backend="gloo")
 set_seed(0)
 make = {"s2p": lambda: make_s2p(ctc_weight=0.3), "p2t": make_p2t}[options.stage]
-model = make()
-if options.model:
-    model = type(model).from_pretrained(options.model, dtype=torch.float32)
+with whole_tensors():
+    model = make()
+    if options.model:
+        model = type(model).from_pretrained(options.model, dtype=torch.float32)
 collator = {"s2p": s2p_collator(), "p2t": p2t_collator()}[options.stage]
 rows, eval_rows = make_rows(options.num_rows), make_rows(7, start=100)
 if options.cache:
@@ -85,6 +87,9 @@ trainer = SpeechSeq2SeqTrainer(
     compute_metrics=compute_metrics,
     batch_budget=None if options.stream else 1.2,
 )
+# Under other environment variables DeepSpeed steps aside without a word.
+assert trainer.is_deepspeed_enabled == bool(options.deepspeed)
+assert (trainer.accelerator.distributed_type == "DEEPSPEED") == bool(options.deepspeed)
 trainer.train(resume_from_checkpoint=options.resume or None)
 metrics = trainer.evaluate()
 if trainer.is_world_process_zero():
