@@ -11,7 +11,8 @@ A later --config wins over an earlier one, and --section.key value over both:
         --training.learning_rate 1e-4 --model.joint.decoder unfreeze
 
 --print_config shows the resolved config, --help every key. A run directory is never written over; --training.resume
-auto goes on with it. Exit status: 0 finished, 2 the config or the run directory does not allow the start.
+auto goes on with it. Exit status: 0 finished, 2 the config, the data or the run directory does not allow the start,
+3 trained but not published.
 """
 
 import sys

@@ -240,3 +240,20 @@ def test_bad_data_is_one_clear_error(workspace, capsys):
 def test_stages_that_do_not_exist_yet_are_one_clear_error(workspace, capsys):
     argv = arguments(workspace, "joint", "--model.s2p.path", f"{workspace}/nothing", name="early")
     assert "model.s2p.path: no such folder" in refused(capsys, *argv)
+
+
+def test_publishing_needs_a_token_before_training(workspace, capsys, monkeypatch):
+    monkeypatch.setattr("trainers.training.get_token", lambda: None)
+    argv = arguments(workspace, "p2t", "--publish.push", "true", "--publish.repo_id", "a/b", name="push")
+    assert "publish.push: needs a token" in refused(capsys, *argv)
+
+
+def test_a_model_that_cannot_be_published_is_still_finished(workspace, monkeypatch):
+    # The Hub is switched off in tests.
+    monkeypatch.setattr("trainers.training.get_token", lambda: "hf_test")
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    argv = arguments(workspace, "p2t", "--publish.push", "true", "--publish.repo_id", "a/b", name="offline")
+    with pytest.raises(SystemExit) as caught:
+        run(*argv)
+    assert caught.value.code == 3
+    assert check_folder(workspace / "runs" / "offline" / "p2t" / "model") == []

@@ -1,0 +1,1 @@
+"""Training and evaluation: configs, data to batches, trainers, metrics, cards and publishing."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import get_token
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainingArguments, set_seed
 
 from data_scripts.schema import SchemaError
@@ -32,7 +33,7 @@ from trainers.card import LABELS, Evaluation, source_commit, update_model_card, 
 from trainers.checks import ConfigError
 from trainers.collators import P2TCollator, RowError
 from trainers.datasets_map import with_phoneme_counts
-from trainers.publishing import publish
+from trainers.publishing import IncompleteFolder, PublishError, publish
 from trainers.rows import Rows, audio_hours, build_datasets
 from trainers.runs import Run, begin_run
 from trainers.seq2seq import SpeechSeq2SeqTrainer
@@ -40,6 +41,8 @@ from trainers.tokenizers import TokenizerError
 
 logger = logging.getLogger(__name__)
 
+# Exit status of a run that trained but could not be uploaded.
+NOT_PUBLISHED = 3
 # Enough text of a stream to train or check a tokenizer with.
 STREAM_TEXTS = 100_000
 # Not about the model.
@@ -58,6 +61,8 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     Raises:
         Any of `START_ERRORS`, before the first step.
     """
+    if config.publish.push and get_token() is None:
+        raise ConfigError("publish.push", "needs a token of the Hub: run `hf auth login` or set HF_TOKEN")
     args = set_up(config, run)
     rows = build_datasets(config, run.folder)
     texts = training_texts(rows.train) if config.stage == "p2t" else []
@@ -195,7 +200,11 @@ def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict
     if trainer.eval_dataset is not None:
         add_figures(config, run, trainer, scores)
     if config.publish.push:
-        url = publish(run.model_folder, str(config.publish.repo_id), private=config.publish.private)
+        try:
+            url = publish(run.model_folder, str(config.publish.repo_id), private=config.publish.private)
+        except (PublishError, IncompleteFolder) as error:
+            logger.error("the model is finished in %s but not published: %s", run.model_folder, error)
+            raise SystemExit(NOT_PUBLISHED) from None
         logger.info("published as %s", url)
 
 
