@@ -66,7 +66,7 @@ class S2PConfig(PreTrainedConfig):
     """
 
     model_type = "tspc_s2p"
-    sub_configs = {"encoder_config": AutoConfig}
+    sub_configs = {"encoder_config": AutoConfig}  # pyright: ignore[reportAssignmentType]
     keys_to_ignore_at_inference = [
         "past_key_values",
         "ctc_logits",
@@ -80,7 +80,7 @@ class S2PConfig(PreTrainedConfig):
         "num_hidden_layers": "decoder_layers",
     }
 
-    encoder_config: dict | PreTrainedConfig | None = None
+    encoder_config: Any = None
     decoder_type: str = "transformer"
     vocab_size: int = 128
     d_model: int = 512
@@ -105,7 +105,7 @@ class S2PConfig(PreTrainedConfig):
         if self.encoder_config is None:
             self.encoder_config = WhisperConfig()
         if isinstance(self.encoder_config, dict):
-            kind = self.encoder_config.get("model_type")
+            kind = str(self.encoder_config.get("model_type"))
             one_of("S2PConfig", "encoder_config.model_type", kind, ENCODER_CONFIGS)
             self.encoder_config = as_config(self.encoder_config, ENCODER_CONFIGS[kind])
         kwargs.setdefault("custom_pipelines", ASR_PIPELINE)
@@ -192,7 +192,7 @@ class TSPCConfig(PreTrainedConfig):
     """
 
     model_type = "tspc"
-    sub_configs = {"s2p_config": S2PConfig, "p2t_config": P2TConfig}
+    sub_configs = {"s2p_config": S2PConfig, "p2t_config": P2TConfig}  # pyright: ignore[reportAssignmentType]
     keys_to_ignore_at_inference = [
         "past_key_values",
         "phoneme_ids",
@@ -201,8 +201,8 @@ class TSPCConfig(PreTrainedConfig):
         "encoder_last_hidden_state",
     ]
 
-    s2p_config: dict | PreTrainedConfig | None = None
-    p2t_config: dict | PreTrainedConfig | None = None
+    s2p_config: Any = None
+    p2t_config: Any = None
     max_text_tokens_per_phoneme: float | int = 4.0
     is_encoder_decoder: bool = True
 

@@ -54,13 +54,23 @@ class StrictModel(InitialisedAsStock):
         """
         from safetensors import SafetensorError
 
+        accepts_mismatch = kwargs.pop("ignore_mismatched_sizes", False)
         try:
-            model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)  # type: ignore[misc]
+            # Mismatched shapes are reported below, by name: the stock error points to a log.
+            model, info = super().from_pretrained(  # type: ignore[misc]
+                path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
         except SafetensorError as error:
             raise CheckpointError(
                 f"{path}: model.safetensors is truncated or damaged ({error}); copy or download it again, or use an "
                 "older checkpoint"
             ) from error
+        if info["mismatched_keys"] and not accepts_mismatch:
+            name, stored, expected = min(info["mismatched_keys"])
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(stored)} in the weights but {tuple(expected)} by config.json: the "
+                "files belong to different models"
+            )
         missing = {name for name in info["missing_keys"] if name.rpartition(".")[2] not in OPTIONAL_ENCODER_TENSORS}
         if missing:
             raise CheckpointError(f"{path}: {len(missing)} tensors are missing: {short(missing)}")
@@ -151,6 +161,17 @@ def read_t5(id_or_path: str, **hub_kwargs: Any) -> PreTrainedModel:
         )
     refuse_missing(set(info["missing_keys"]), f"the checkpoint {id_or_path}", "T5")
     return model
+
+
+def whole_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict with whole tensors, also of a model loaded partitioned (ZeRO-3; then every rank calls this)."""
+    partitioned = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not partitioned:
+        return model.state_dict()
+    from deepspeed import zero
+
+    with zero.GatheredParameters(partitioned):
+        return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def copy_weights(

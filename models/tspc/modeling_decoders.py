@@ -5,6 +5,7 @@ Shape legend: B batch, U target positions, T encoder frames, D decoder width, H 
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ class RecurrentStateCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.num_tokens
 
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         for layer, states in self.states.items():
             self.states[layer] = tuple(state.index_select(1, beam_idx.to(state.device)) for state in states)
 
@@ -98,7 +99,7 @@ class S2PAttention(nn.Module):
     ) -> torch.Tensor:
         batch, length, _ = hidden_BUD.shape
         query_BHUK = self._heads(self.q_proj(hidden_BUD))
-        cache = None
+        cache: Any = None
         if past_key_values is not None:
             cache = past_key_values.cross_attention_cache if self.is_cross else past_key_values.self_attention_cache
         if self.is_cross and past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
@@ -108,9 +109,11 @@ class S2PAttention(nn.Module):
             key_BHTK, value_BHTK = self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
             if cache is not None:
                 key_BHTK, value_BHTK = cache.update(key_BHTK, value_BHTK, self.layer_idx)
-                if self.is_cross:
+                if self.is_cross and past_key_values is not None:
                     past_key_values.is_updated[self.layer_idx] = True
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            str(self.config._attn_implementation), eager_attention
+        )
         context, _ = attend(
             self,
             query_BHUK,
@@ -222,7 +225,7 @@ class S2PDecoder(nn.Module):
 
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         encoder_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor | None,
         past_key_values: EncoderDecoderCache | None = None,
@@ -238,7 +241,7 @@ class S2PDecoder(nn.Module):
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         hidden_BUD = self.embed_tokens(input_ids) * self.embed_scale
         if self.embed_positions is not None:
-            hidden_BUD = hidden_BUD + self._positions(past, input_ids)
+            hidden_BUD = hidden_BUD + self.embed_positions(self._positions(past, input_ids))
         hidden_BUD = self.dropout(hidden_BUD)
         if self.encoder_projection is not None and (past_key_values is None or not past_key_values.is_updated):
             encoder_states = self.encoder_projection(encoder_states)
@@ -259,7 +262,7 @@ class S2PDecoder(nn.Module):
             past_key_values.self_attention_cache.num_tokens += input_ids.shape[1]
         return self.layer_norm(hidden_BUD), past_key_values
 
-    def _positions(self, past: int, input_ids: torch.LongTensor) -> torch.Tensor:
+    def _positions(self, past: int, input_ids: torch.Tensor) -> torch.Tensor:
         limit = self.config.max_target_positions
         if input_ids.shape[1] > limit:
             raise ValueError(
@@ -268,7 +271,7 @@ class S2PDecoder(nn.Module):
             )
         positions = torch.arange(past, past + input_ids.shape[1], device=input_ids.device)
         # A process that has finished keeps stepping until its peers have (ZeRO-3): its results are thrown away.
-        return self.embed_positions(positions.clamp(max=limit - 1))
+        return positions.clamp(max=limit - 1)
 
     def init_weights(self, module: nn.Module) -> None:
         """Called for each module with its parameters fresh (`PreTrainedModel._init_weights`)."""
@@ -285,8 +288,8 @@ class S2PDecoder(nn.Module):
                     init.zeros_(parameter)
                 else:
                     init.xavier_uniform_(parameter)
-        elif module is self.embed_tokens:
+        elif isinstance(module, nn.Embedding) and module is self.embed_tokens:
             # The output layer shares these weights, and inputs are scaled up by sqrt(d_model).
             init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
-        elif module is self.embed_positions:
-            init.copy_(module.weight, sinusoids(*module.weight.shape))
+        elif isinstance(module, nn.Embedding) and module is self.embed_positions:
+            init.copy_(module.weight, sinusoids(module.num_embeddings, module.embedding_dim))

@@ -7,6 +7,7 @@ Shape legend: B batch, N samples, F mel bins, L input frames, T encoder frames, 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,8 +34,8 @@ class SpeechEncoderOutput(ModelOutput):
         attention_mask: (B, T), 1 on true frames.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    attention_mask: torch.LongTensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
 
 
 def length_mask(lengths_B: torch.Tensor, size: int) -> torch.Tensor:
@@ -116,7 +117,8 @@ class S2PWhisperEncoder(InitialisedAsStock, WhisperEncoder):
     def _encode(self, features_BFL: torch.Tensor, key_mask_BT: torch.Tensor | None) -> torch.Tensor:
         hidden_BET = nn.functional.gelu(self.conv1(features_BFL))
         hidden_BTE = nn.functional.gelu(self.conv2(hidden_BET)).transpose(1, 2)
-        hidden_BTE = hidden_BTE + self.embed_positions.weight[: hidden_BTE.shape[1]]
+        # By a call, not by its weight: ZeRO-3 gathers tensors when their module is called.
+        hidden_BTE = hidden_BTE + self.embed_positions(torch.arange(hidden_BTE.shape[1], device=hidden_BTE.device))
         hidden_BTE = nn.functional.dropout(hidden_BTE, p=self.dropout, training=self.training)
         attention_mask = None
         if key_mask_BT is not None:
@@ -130,12 +132,33 @@ class S2PWhisperEncoder(InitialisedAsStock, WhisperEncoder):
         return self.layer_norm(hidden_BTE)
 
 
+class MaskedChannelNorm(nn.GroupNorm):
+    """Group norm with one group a channel, over the true frames of each utterance."""
+
+    def forward(self, hidden_BCN: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+        mask_B1N = length_mask(lengths_B, hidden_BCN.shape[2])[:, None].float()
+        count_B11 = mask_B1N.sum(2, keepdim=True).clamp(min=1)
+        values = hidden_BCN.float()
+        mean = (values * mask_B1N).sum(2, keepdim=True) / count_B11
+        centred = values - mean
+        variance = (centred.square() * mask_B1N).sum(2, keepdim=True) / count_B11
+        normed = centred * torch.rsqrt(variance + self.eps)
+        return (normed * self.weight.float()[:, None] + self.bias.float()[:, None]).to(hidden_BCN.dtype)
+
+
 class S2PWav2Vec2Encoder(InitialisedAsStock, Wav2Vec2Model):
     """Wav2Vec2 on raw waveforms.
 
     The stock model normalises its first convolution over time with the padding included (`feat_extract_norm`
     "group"), which makes an utterance depend on its batch; here the statistics are those of the true frames.
     """
+
+    def __init__(self, config):
+        super().__init__(config)
+        first = self.feature_extractor.conv_layers[0]
+        if config.feat_extract_norm == "group":
+            first.layer_norm = MaskedChannelNorm(config.conv_dim[0], config.conv_dim[0])
+            self.post_init()
 
     def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> SpeechEncoderOutput:
         """(B, N) waveforms at 16 kHz and their (B, N) mask -> states of 20-ms frames.
@@ -155,7 +178,7 @@ class S2PWav2Vec2Encoder(InitialisedAsStock, Wav2Vec2Model):
         hidden_BTE, _ = self.feature_projection(features_BTC)
         # SpecAugment cannot draw a span longer than the batch.
         if hidden_BTE.shape[1] > self.config.mask_time_length:
-            hidden_BTE = self._mask_hidden_states(hidden_BTE, attention_mask=mask_BT)
+            hidden_BTE = self._mask_hidden_states(hidden_BTE, attention_mask=mask_BT)  # pyright: ignore[reportArgumentType]
         states_BTE = self.encoder(hidden_BTE, attention_mask=mask_BT.bool()).last_hidden_state
         return masked_output(states_BTE, lengths_B)
 
@@ -164,23 +187,12 @@ class S2PWav2Vec2Encoder(InitialisedAsStock, Wav2Vec2Model):
         for index, layer in enumerate(self.feature_extractor.conv_layers):
             kernel, stride = self.config.conv_kernel[index], self.config.conv_stride[index]
             lengths_B = torch.div(lengths_B - kernel, stride, rounding_mode="floor") + 1
-            if isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
-                hidden_BCN = layer.activation(masked_channel_norm(layer.conv(hidden_BCN), lengths_B, layer.layer_norm))
+            if isinstance(getattr(layer, "layer_norm", None), MaskedChannelNorm):
+                block: Any = layer
+                hidden_BCN = block.activation(block.layer_norm(block.conv(hidden_BCN), lengths_B))
             else:
                 hidden_BCN = layer(hidden_BCN)
         return hidden_BCN.transpose(1, 2), lengths_B.clamp(min=1)
-
-
-def masked_channel_norm(hidden_BCN: torch.Tensor, lengths_B: torch.Tensor, norm: nn.GroupNorm) -> torch.Tensor:
-    """One group per channel: normalise each channel over the true frames of its utterance."""
-    mask_B1N = length_mask(lengths_B, hidden_BCN.shape[2])[:, None].float()
-    count_B11 = mask_B1N.sum(2, keepdim=True).clamp(min=1)
-    values = hidden_BCN.float()
-    mean = (values * mask_B1N).sum(2, keepdim=True) / count_B11
-    centred = values - mean
-    variance = (centred.square() * mask_B1N).sum(2, keepdim=True) / count_B11
-    normed = centred * torch.rsqrt(variance + norm.eps)
-    return (normed * norm.weight.float()[:, None] + norm.bias.float()[:, None]).to(hidden_BCN.dtype)
 
 
 class S2PWav2Vec2BertEncoder(InitialisedAsStock, Wav2Vec2BertModel):
@@ -201,7 +213,7 @@ class S2PWav2Vec2BertEncoder(InitialisedAsStock, Wav2Vec2BertModel):
         mask_BL = check_mask(input_features, 1, attention_mask)
         hidden_BTE, _ = self.feature_projection(input_features.to(self.dtype))
         if hidden_BTE.shape[1] > self.config.mask_time_length:
-            hidden_BTE = self._mask_hidden_states(hidden_BTE, attention_mask=mask_BL)
+            hidden_BTE = self._mask_hidden_states(hidden_BTE, attention_mask=mask_BL)  # pyright: ignore[reportArgumentType]
         states_BTE = self.encoder(hidden_BTE, attention_mask=mask_BL).last_hidden_state
         if self.intermediate_ffn:
             states_BTE = states_BTE + 0.5 * self.intermediate_ffn(states_BTE)

@@ -50,11 +50,11 @@ class P2TEncoderBlock(T5Block, GradientCheckpointingLayer):
         position_bias: torch.Tensor | None = None,
         s2p_states_BUD: torch.Tensor | None = None,
         s2p_mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         hidden_BUD, position_bias, _ = self.layer[0](
             hidden_BUD, attention_mask=attention_mask, position_bias=position_bias
         )
-        if s2p_states_BUD is not None:
+        if s2p_states_BUD is not None and self.bridge is not None:
             hidden_BUD, _, _ = self.bridge(hidden_BUD, s2p_states_BUD, attention_mask=s2p_mask)
         hidden_BUD = self.layer[-1](clamped(hidden_BUD))
         return clamped(hidden_BUD), position_bias
@@ -80,10 +80,10 @@ class P2TEncoder(InitialisedAsStock, T5Stack):
                 for i in range(config.num_layers)
             ]
         )
-        other_width = config.bridge_hidden_size not in (None, config.d_model)
-        self.bridge_projection = (
-            P2TBridgeProjection(config.bridge_hidden_size, config.d_model, bias=False) if other_width else None
-        )
+        width = config.bridge_hidden_size
+        self.bridge_projection = None
+        if width is not None and width != config.d_model:
+            self.bridge_projection = P2TBridgeProjection(width, config.d_model, bias=False)
         self.post_init()
 
     @torch.no_grad()
@@ -92,7 +92,7 @@ class P2TEncoder(InitialisedAsStock, T5Stack):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         s2p_states: torch.Tensor | None = None,
@@ -105,38 +105,35 @@ class P2TEncoder(InitialisedAsStock, T5Stack):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("P2T's encoder takes either input_ids or inputs_embeds")
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
-        mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=inputs_embeds, attention_mask=attention_mask
-        )
+        embeds: Any = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=embeds, attention_mask=attention_mask)
         s2p_mask = None
         if s2p_states is not None:
             if self.config.bridge_hidden_size is None:
                 raise ValueError("this P2T was built without a bridge; join it with TSPCForConditionalGeneration")
-            s2p_states = s2p_states.to(inputs_embeds.dtype)
+            s2p_states = s2p_states.to(embeds.dtype)
             if self.bridge_projection is not None:
                 s2p_states = self.bridge_projection(s2p_states)
             s2p_mask = create_bidirectional_mask(
                 config=self.config,
-                inputs_embeds=inputs_embeds,
+                inputs_embeds=embeds,
                 attention_mask=attention_mask,
                 encoder_hidden_states=s2p_states,
             )
-        hidden_BUD, position_bias = self.dropout(inputs_embeds), None
+        hidden_BUD, position_bias = self.dropout(embeds), None
         for block in self.block:
             hidden_BUD, position_bias = block(hidden_BUD, mask, position_bias, s2p_states, s2p_mask)
         return BaseModelOutput(last_hidden_state=self.dropout(self.final_layer_norm(hidden_BUD)))
 
 
-def init_p2t_weights(owner: nn.Module, stock: Any, module: nn.Module) -> None:
+def init_p2t_weights(owner: Any, stock: Any, module: nn.Module) -> None:
     """T5's initialisation, then what T5 does not know."""
     stock(module)
     if isinstance(module, P2TBridge):
         init.zeros_(module.EncDecAttention.o.weight)
     elif isinstance(module, P2TBridgeProjection):
         init.xavier_uniform_(module.weight)
-    elif module is getattr(owner, "lm_head", None) and not owner.config.tie_lm_head:
+    elif isinstance(module, nn.Linear) and module is getattr(owner, "lm_head", None) and not owner.config.tie_lm_head:
         init.normal_(module.weight, mean=0.0, std=owner.config.d_model**-0.5)
 
 
@@ -145,7 +142,7 @@ class P2TForConditionalGeneration(StrictModel, T5ForConditionalGeneration):
 
     config_class = P2TConfig
     config: P2TConfig
-    input_modalities = ("text",)
+    input_modalities = ["text"]
     _no_split_modules = ["P2TEncoderBlock", "T5Block"]
     _tied_weights_keys = {**TIED_TO_TEXT_EMBEDDING, "lm_head.weight": "shared.weight"}
     accepts_loss_kwargs = True
@@ -192,7 +189,7 @@ class P2TForConditionalGeneration(StrictModel, T5ForConditionalGeneration):
         Raises:
             ValueError: another architecture, or tensors missing or of another shape (named).
         """
-        source = read_t5(id_or_path, **hub_kwargs)
+        source: Any = read_t5(id_or_path, **hub_kwargs)
         fields = source.config.to_dict()
         for name in ("model_type", "architectures", "tie_word_embeddings", "dtype", "auto_map", "_name_or_path"):
             fields.pop(name, None)
@@ -221,14 +218,14 @@ class P2TForConditionalGeneration(StrictModel, T5ForConditionalGeneration):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
-        decoder_attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: Any = None,
+        decoder_attention_mask: Any = None,
         encoder_outputs: Any = None,
         past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         s2p_states: torch.Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -247,7 +244,7 @@ class P2TForConditionalGeneration(StrictModel, T5ForConditionalGeneration):
             )
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self._shift_right(labels)
-        output = super().forward(
+        output: Any = super().forward(
             attention_mask=attention_mask,
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,

@@ -17,6 +17,7 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
+    SuppressTokensLogitsProcessor,
 )
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
@@ -45,15 +46,15 @@ class S2POutput(ModelOutput):
         encoder_last_hidden_state: (B, T, E) states of the true frames; `encoder_attention_mask` is their mask.
     """
 
-    loss: torch.FloatTensor | None = None
-    decoder_loss: torch.FloatTensor | None = None
-    ctc_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    ctc_logits: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    decoder_loss: torch.Tensor | None = None
+    ctc_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    ctc_logits: torch.Tensor | None = None
     past_key_values: EncoderDecoderCache | None = None
-    decoder_last_hidden_state: torch.FloatTensor | None = None
-    encoder_last_hidden_state: torch.FloatTensor | None = None
-    encoder_attention_mask: torch.LongTensor | None = None
+    decoder_last_hidden_state: torch.Tensor | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
+    encoder_attention_mask: torch.Tensor | None = None
 
 
 class EndAtLimit(LogitsProcessor):
@@ -65,12 +66,12 @@ class EndAtLimit(LogitsProcessor):
         prompt_length: tokens already there when generation starts.
     """
 
-    def __init__(self, limits_B: torch.LongTensor, eos_token_id: int, prompt_length: int = 1):
+    def __init__(self, limits_B: torch.Tensor, eos_token_id: int, prompt_length: int = 1):
         self.limits_B = limits_B
         self.eos_token_id = eos_token_id
         self.prompt_length = prompt_length
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         beams = input_ids.shape[0] // self.limits_B.shape[0]
         limits = self.limits_B.to(scores.device).repeat_interleave(beams)
         over = input_ids.shape[1] - self.prompt_length + 1 >= limits
@@ -79,7 +80,7 @@ class EndAtLimit(LogitsProcessor):
         return torch.where(over[:, None], ended, scores)
 
 
-def target_count(labels: torch.LongTensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
+def target_count(labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
     """What the summed losses are divided by: the tokens of the whole global batch, or those at hand."""
     if num_items_in_batch is None:
         return (labels != -100).sum().clamp(min=1)
@@ -88,7 +89,7 @@ def target_count(labels: torch.LongTensor, num_items_in_batch: torch.Tensor | in
     return num_items_in_batch
 
 
-def shift_right(labels: torch.LongTensor, start_id: int, pad_id: int) -> torch.LongTensor:
+def shift_right(labels: torch.Tensor, start_id: int, pad_id: int) -> torch.Tensor:
     """Decoder inputs for teacher forcing: the start token, then every label but the last."""
     shifted = torch.full_like(labels, start_id)
     shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == -100, pad_id)
@@ -100,7 +101,7 @@ class S2PPreTrainedModel(StrictModel, PreTrainedModel):
     config: S2PConfig
     base_model_prefix = "s2p"
     main_input_name = "input_features"
-    input_modalities = ("audio",)
+    input_modalities = ["audio"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["WhisperEncoderLayer", "S2PTransformerLayer", "S2PRecurrentLayer"]
     _supports_sdpa = True
@@ -206,8 +207,8 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         encoder_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         encoder_outputs: ModelOutput | tuple | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
@@ -263,7 +264,7 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
             encoder_attention_mask=encoder_attention_mask,
         )
 
-    def _decoder_loss(self, logits_BUV: torch.Tensor, labels_BU: torch.LongTensor) -> torch.Tensor:
+    def _decoder_loss(self, logits_BUV: torch.Tensor, labels_BU: torch.Tensor) -> torch.Tensor:
         """Summed cross entropy."""
         return nn.functional.cross_entropy(
             logits_BUV.float().flatten(0, 1),
@@ -274,7 +275,7 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
         )
 
     def _ctc_loss(
-        self, logits_BTV: torch.Tensor, mask_BT: torch.Tensor | None, labels_BU: torch.LongTensor
+        self, logits_BTV: torch.Tensor, mask_BT: torch.Tensor | None, labels_BU: torch.Tensor
     ) -> torch.Tensor:
         """Summed CTC loss over the phonemes without `</s>`."""
         blank = self.config.pad_token_id
@@ -305,7 +306,7 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
         paths = [torch.unique_consecutive(row[:length]).tolist() for row, length in zip(best_BT, lengths, strict=True)]
         return [[token for token in path if token != blank] for path in paths]
 
-    def phoneme_limits(self, encoder_attention_mask: torch.Tensor) -> torch.LongTensor:
+    def phoneme_limits(self, encoder_attention_mask: torch.Tensor) -> torch.Tensor:
         """Most tokens (with `</s>`) that generation may emit for each utterance: (B, T) mask -> (B,)."""
         by_audio = encoder_attention_mask.sum(1).float() * self.config.max_phonemes_per_frame + PHONEME_SLACK
         return by_audio.long().clamp(max=self.config.max_target_positions)
@@ -322,7 +323,7 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
         encoder_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> torch.LongTensor | ModelOutput:
+    ) -> torch.Tensor | ModelOutput:
         """Phoneme ids by greedy or beam search: (B, 1 + U) with the start token, as `GenerationMixin.generate`.
 
         Takes `input_features` and `attention_mask`, or `encoder_states` and `encoder_attention_mask` from `encode`.
@@ -345,6 +346,9 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
         limits_B = self.phoneme_limits(encoder_attention_mask)
         prompt = kwargs.get("decoder_input_ids")
         processors = LogitsProcessorList([*(logits_processor or [])])
+        # Padding and the start token are no phonemes; a mask made from ids has to be able to rely on it.
+        never = [self.config.pad_token_id, self.config.decoder_start_token_id]
+        processors.append(SuppressTokensLogitsProcessor(never, device=str(encoder_states.device)))
         processors.append(
             EndAtLimit(limits_B, self.config.eos_token_id, 1 if prompt is None else max(prompt.shape[1], 1))
         )
@@ -366,5 +370,5 @@ class S2PForConditionalGeneration(S2PPreTrainedModel, GenerationMixin):
 AutoConfig.register("tspc_s2p", S2PConfig, exist_ok=True)
 AutoModelForSpeechSeq2Seq.register(S2PConfig, S2PForConditionalGeneration, exist_ok=True)
 # The stock ASR pipeline calls generate() only for class names listed here.
-MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES["tspc_s2p"] = "S2PForConditionalGeneration"
+MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES["tspc_s2p"] = "S2PForConditionalGeneration"  # type: ignore[index]
 S2PForConditionalGeneration.register_for_auto_class("AutoModelForSpeechSeq2Seq")

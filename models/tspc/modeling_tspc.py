@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import TSPCConfig
-from .loading_tspc import StrictModel, copy_weights, eval_frozen_parts
+from .loading_tspc import StrictModel, copy_weights, eval_frozen_parts, whole_state_dict
 from .modeling_p2t import P2TForConditionalGeneration
 from .modeling_s2p import EndAtLimit, S2PForConditionalGeneration
 from .pipeline_tspc import TSPCPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
@@ -49,22 +49,22 @@ class TSPCOutput(ModelOutput):
         encoder_last_hidden_state: (B, U, D) of P2T's encoder.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
     past_key_values: EncoderDecoderCache | None = None
-    phoneme_ids: torch.LongTensor | None = None
-    phoneme_attention_mask: torch.LongTensor | None = None
-    s2p_states: torch.FloatTensor | None = None
-    encoder_last_hidden_state: torch.FloatTensor | None = None
+    phoneme_ids: torch.Tensor | None = None
+    phoneme_attention_mask: torch.Tensor | None = None
+    s2p_states: torch.Tensor | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
 
 
 @dataclass
 class TSPCGenerateOutput(ModelOutput):
     """`sequences` (B, 1 + S) text ids, `phoneme_ids` and `phoneme_attention_mask` (B, U)."""
 
-    sequences: torch.LongTensor | None = None
-    phoneme_ids: torch.LongTensor | None = None
-    phoneme_attention_mask: torch.LongTensor | None = None
+    sequences: torch.Tensor | None = None
+    phoneme_ids: torch.Tensor | None = None
+    phoneme_attention_mask: torch.Tensor | None = None
 
 
 class TSPCPreTrainedModel(StrictModel, PreTrainedModel):
@@ -72,7 +72,7 @@ class TSPCPreTrainedModel(StrictModel, PreTrainedModel):
     config: TSPCConfig
     base_model_prefix = "tspc"
     main_input_name = "input_features"
-    input_modalities = ("audio",)
+    input_modalities = ["audio"]
     supports_gradient_checkpointing = True
     _no_split_modules = [
         "WhisperEncoderLayer",
@@ -113,8 +113,8 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
         for config in configs:
             config.name_or_path = ""  # the stages' folders are no part of the joined model
         model = cls(TSPCConfig(s2p_config=configs[0], p2t_config=configs[1], **config_fields))
-        copy_weights(model.s2p, s2p.state_dict(), source="the S2P stage")
-        copy_weights(model.p2t, p2t.state_dict(), source="the P2T stage", fresh=("bridge",))
+        copy_weights(model.s2p, whole_state_dict(s2p), source="the S2P stage")
+        copy_weights(model.p2t, whole_state_dict(p2t), source="the P2T stage", fresh=("bridge",))
         return model.train(s2p.training)
 
     def after_loading(self) -> None:
@@ -164,7 +164,7 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.p2t.lm_head
 
-    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         return self.p2t._shift_right(labels)
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         num_beams: int = 1,
         synced_gpus: bool | None = None,
-    ) -> tuple[torch.LongTensor, torch.LongTensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What S2P hears: greedy phonemes and the decoder states that emitted them.
 
         What a cache of S2P outputs holds; the outputs of an utterance do not depend on its batch.
@@ -211,11 +211,11 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
         self,
         input_features: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        phoneme_ids: torch.LongTensor | None,
-        phoneme_attention_mask: torch.LongTensor | None,
+        phoneme_ids: torch.Tensor | None,
+        phoneme_attention_mask: torch.Tensor | None,
         s2p_states: torch.Tensor | None,
         **options: Any,
-    ) -> tuple[torch.LongTensor, torch.LongTensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """S2P outputs: those given (from a cache), or computed from the speech."""
         if phoneme_ids is None and s2p_states is None:
             if input_features is None:
@@ -227,19 +227,20 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
                 f"TSPC got {given} without {absent}; both come together from phonemes_and_states(). Reference "
                 "phonemes are no input of TSPC: it reads what S2P hears"
             )
-        if phoneme_attention_mask is None:
-            phoneme_attention_mask = (phoneme_ids != self.config.s2p_config.pad_token_id).long()
-        return phoneme_ids, phoneme_attention_mask, s2p_states
+        mask = phoneme_attention_mask
+        if mask is None:
+            mask = (phoneme_ids != self.config.s2p_config.pad_token_id).long()
+        return phoneme_ids, mask, s2p_states
 
     def forward(
         self,
         input_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        phoneme_ids: torch.LongTensor | None = None,
-        phoneme_attention_mask: torch.LongTensor | None = None,
+        phoneme_ids: torch.Tensor | None = None,
+        phoneme_attention_mask: torch.Tensor | None = None,
         s2p_states: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -279,7 +280,7 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
             encoder_last_hidden_state=output.encoder_last_hidden_state,
         )
 
-    def text_limits(self, phoneme_attention_mask: torch.Tensor) -> torch.LongTensor:
+    def text_limits(self, phoneme_attention_mask: torch.Tensor) -> torch.Tensor:
         """Most text tokens (with `</s>`) for each utterance: (B, U) mask -> (B,)."""
         by_phonemes = phoneme_attention_mask.sum(1).float() * self.config.max_text_tokens_per_phoneme
         return by_phonemes.long() + TEXT_SLACK
@@ -293,14 +294,14 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
         *,
         input_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        phoneme_ids: torch.LongTensor | None = None,
-        phoneme_attention_mask: torch.LongTensor | None = None,
+        phoneme_ids: torch.Tensor | None = None,
+        phoneme_attention_mask: torch.Tensor | None = None,
         s2p_states: torch.Tensor | None = None,
         s2p_num_beams: int = 1,
         return_phonemes: bool = False,
         synced_gpus: bool | None = None,
         **kwargs: Any,
-    ) -> torch.LongTensor | ModelOutput:
+    ) -> torch.Tensor | ModelOutput:
         """Text ids for speech (or for cached S2P outputs).
 
         Args:
@@ -351,5 +352,5 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
 
 AutoConfig.register("tspc", TSPCConfig, exist_ok=True)
 AutoModelForSpeechSeq2Seq.register(TSPCConfig, TSPCForConditionalGeneration, exist_ok=True)
-MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES["tspc"] = "TSPCForConditionalGeneration"
+MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES["tspc"] = "TSPCForConditionalGeneration"  # type: ignore[index]
 TSPCForConditionalGeneration.register_for_auto_class("AutoModelForSpeechSeq2Seq")

@@ -28,6 +28,7 @@ class TSPCPipeline(AutomaticSpeechRecognitionPipeline):
     phonemes.
     """
 
+    feature_extractor: Any
     _load_processor = None  # used where it is there: it holds the phoneme tokenizer
     _default_generation_config = None  # greedy, and bounded by the model itself
 
@@ -137,11 +138,12 @@ class TSPCPipeline(AutomaticSpeechRecognitionPipeline):
         joint = self.model.config.model_type == "tspc"
         if joint:
             options["return_phonemes"] = True
-        output = self.model.generate(
+        model: Any = self.model
+        output: Any = model.generate(
             input_features=features, attention_mask=model_inputs.pop("attention_mask"), **options
         )
-        tokens = output if torch.is_tensor(output) else output["sequences"]
-        phonemes = output["phoneme_ids"] if joint else tokens
+        tokens = output if isinstance(output, torch.Tensor) else output["sequences"]
+        phonemes = tokens if isinstance(output, torch.Tensor) or not joint else output["phoneme_ids"]
         return {"is_last": is_last, "tokens": tokens, "phonemes": phonemes, **model_inputs}
 
     def postprocess(

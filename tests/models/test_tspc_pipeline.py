@@ -143,9 +143,10 @@ def test_other_keys_pass_through(asr):
     assert result["speaker"] == ["a"]
 
 
-def test_half_precision(tspc_folder):
-    pipe = pipeline(TASK, model=str(tspc_folder), dtype=torch.bfloat16, **LOCAL)
-    assert pipe.model.dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(tspc_folder, dtype):
+    pipe = pipeline(TASK, model=str(tspc_folder), dtype=dtype, **LOCAL)
+    assert pipe.model.dtype == dtype
     assert isinstance(pipe(speech(0.6), generate_kwargs={"num_beams": 2})["text"], str)
 
 
@@ -227,6 +228,21 @@ def test_a_checkpoint_without_a_tensor_is_refused(tmp_path):
         S2PForConditionalGeneration.from_pretrained(tmp_path)
 
 
+def test_weights_of_another_vocabulary_are_refused(tmp_path):
+    make_s2p().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 50}))
+    with pytest.raises(CheckpointError, match=rf"has shape \({len(PHONEMES)}, 24\) .* but \(50, 24\) by config"):
+        S2PForConditionalGeneration.from_pretrained(tmp_path)
+    model = S2PForConditionalGeneration.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
+    assert model.proj_out.weight.shape == (50, 24)
+
+
+def test_remote_code_beside_the_imported_package(tspc_folder, asr):
+    pipe = pipeline(TASK, model=str(tspc_folder), trust_remote_code=True, device="cpu")
+    assert pipe(speech(0.5)) == asr(speech(0.5))
+
+
 def test_the_stock_pipeline_generates_too(tspc_folder):
     """Registered names make `AutomaticSpeechRecognitionPipeline` call generate(), with stock features."""
     from transformers import AutomaticSpeechRecognitionPipeline
@@ -247,34 +263,41 @@ FRESH = textwrap.dedent(
     import json, sys
     sys.path = [path for path in sys.path if "site-packages" in path or "python3" in path]
     import numpy as np
-    from transformers import pipeline
-    pipe = pipeline("automatic-speech-recognition", model=sys.argv[1], trust_remote_code=True, device="cpu")
-    audio = np.load(sys.argv[2])
+    from transformers import AutoModelForSeq2SeqLM, pipeline
+    tspc, s2p, p2t, audio_file, again = sys.argv[1:]
+    pipe = pipeline("automatic-speech-recognition", model=tspc, trust_remote_code=True, device="cpu")
+    audio = np.load(audio_file)
     assert "models" not in sys.modules and "transformers_modules" in type(pipe).__module__
     results = [pipe(audio, return_phonemes=True, generate_kwargs={"num_beams": beams}) for beams in (1, 3)]
     results += pipe([audio, audio[:8000]], batch_size=2, return_phonemes=True)
-    pipe.save_pretrained(sys.argv[3])
+    pipe.save_pretrained(again)
+    results.append(pipeline("automatic-speech-recognition", model=s2p, trust_remote_code=True, device="cpu")(audio))
+    results.append(type(AutoModelForSeq2SeqLM.from_pretrained(p2t, trust_remote_code=True)).__name__)
     print(json.dumps(results))
     """
 )
 
 
 @pytest.mark.slow
-def test_a_fresh_process_with_only_the_folder(asr, tspc_folder, tmp_path):
+def test_a_fresh_process_with_only_the_folders(asr, tspc_folder, s2p_asr, tmp_path):
     audio = speech(1.5)
     np.save(tmp_path / "audio.npy", audio)
+    make_p2t().save_pretrained(tmp_path / "p2t")
     script = tmp_path / "fresh.py"
     script.write_text(FRESH)
+    folders = [tspc_folder, s2p_asr.model.name_or_path, tmp_path / "p2t"]
     run = subprocess.run(
-        [sys.executable, script, tspc_folder, tmp_path / "audio.npy", tmp_path / "again"],
+        [sys.executable, script, *folders, tmp_path / "audio.npy", tmp_path / "again"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    greedy, beams, *batch = json.loads(run.stdout.strip().splitlines()[-1])
-    assert greedy == asr(audio, return_phonemes=True)
+    greedy, beams, whole, half, phonemes, p2t_class = json.loads(run.stdout.strip().splitlines()[-1])
+    assert greedy == whole == asr(audio, return_phonemes=True)
     assert beams == asr(audio, return_phonemes=True, generate_kwargs={"num_beams": 3})
-    assert batch == [greedy, asr(audio[:8000], return_phonemes=True)]
+    assert half == asr(audio[:8000], return_phonemes=True)
+    assert phonemes == s2p_asr(audio)
+    assert p2t_class == "P2TForConditionalGeneration"
     assert (tmp_path / "again" / "pipeline_tspc.py").exists()
