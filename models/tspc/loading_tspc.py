@@ -57,9 +57,10 @@ class StrictModel(InitialisedAsStock):
         accepts_mismatch = kwargs.pop("ignore_mismatched_sizes", False)
         try:
             # Mismatched shapes are reported below, by name: the stock error points to a log.
-            model, info = super().from_pretrained(  # type: ignore[misc]
-                path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-            )
+            with whole_tensors():
+                model, info = super().from_pretrained(  # type: ignore[misc]
+                    path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+                )
         except SafetensorError as error:
             raise CheckpointError(
                 f"{path}: model.safetensors is truncated or damaged ({error}); copy or download it again, or use an "
@@ -93,9 +94,10 @@ def eval_frozen_parts(*parts: nn.Module) -> None:
 
 @contextlib.contextmanager
 def whole_tensors() -> Iterator[None]:
-    """Build and load outside ZeRO-3's partitioned construction: copying between models needs whole tensors.
+    """Build and load outside ZeRO-3's partitioned construction; DeepSpeed partitions the model when training starts.
 
-    DeepSpeed partitions the finished model when training starts.
+    Copying between models needs whole tensors, and Wav2Vec2's weight norm cannot be initialised from partitioned ones.
+    The models here fit the memory of one process.
     """
     reference = deepspeed_integration._hf_deepspeed_config_weak_ref
     active = None if reference is None else reference()
@@ -161,17 +163,6 @@ def read_t5(id_or_path: str, **hub_kwargs: Any) -> PreTrainedModel:
         )
     refuse_missing(set(info["missing_keys"]), f"the checkpoint {id_or_path}", "T5")
     return model
-
-
-def whole_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict with whole tensors, also of a model loaded partitioned (ZeRO-3; then every rank calls this)."""
-    partitioned = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
-    if not partitioned:
-        return model.state_dict()
-    from deepspeed import zero
-
-    with zero.GatheredParameters(partitioned):
-        return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def copy_weights(

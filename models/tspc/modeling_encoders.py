@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Wav2Vec2BertModel, Wav2Vec2Model
+from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import S2PConfig
@@ -74,6 +75,14 @@ class S2PWhisperEncoder(InitialisedAsStock, WhisperEncoder):
     def __init__(self, config, window: str = "padded"):
         super().__init__(config)
         self.window = window
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self:  # sizes from the config: ZeRO-3 may hold the tensor flat
+            waves = sinusoids(self.config.max_source_positions, self.config.d_model)
+            init.copy_(self.embed_positions.weight, waves)
+        else:
+            super()._init_weights(module)
 
     def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> SpeechEncoderOutput:
         """(B, F, L) log-mel features and their (B, L) mask -> states at half the frame rate.

@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import TSPCConfig
-from .loading_tspc import StrictModel, copy_weights, eval_frozen_parts, whole_state_dict
+from .loading_tspc import StrictModel, copy_weights, eval_frozen_parts
 from .modeling_p2t import P2TForConditionalGeneration
 from .modeling_s2p import EndAtLimit, S2PForConditionalGeneration
 from .pipeline_tspc import TSPCPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
@@ -113,8 +113,8 @@ class TSPCForConditionalGeneration(TSPCPreTrainedModel, GenerationMixin):
         for config in configs:
             config.name_or_path = ""  # the stages' folders are no part of the joined model
         model = cls(TSPCConfig(s2p_config=configs[0], p2t_config=configs[1], **config_fields))
-        copy_weights(model.s2p, whole_state_dict(s2p), source="the S2P stage")
-        copy_weights(model.p2t, whole_state_dict(p2t), source="the P2T stage", fresh=("bridge",))
+        copy_weights(model.s2p, s2p.state_dict(), source="the S2P stage")
+        copy_weights(model.p2t, p2t.state_dict(), source="the P2T stage", fresh=("bridge",))
         return model.train(s2p.training)
 
     def after_loading(self) -> None:
