@@ -172,7 +172,7 @@ class StateStore:
         if entry.part not in self._maps:
             self._maps[entry.part] = np.memmap(self.parts[entry.part], dtype=np.uint8, mode="r")
         payload = self._maps[entry.part][entry.offset : entry.offset + entry.num_rows * self.row_bytes]
-        if zlib.crc32(payload) != entry.crc:
+        if zlib.crc32(payload.data) != entry.crc:
             raise CacheError(f"{self.parts[entry.part]} is damaged; delete the folder {self.folder} to build it again")
         split = 2 * self.width * entry.num_rows
         states = payload[:split].view("<f2").reshape(entry.num_rows, self.width)

@@ -18,13 +18,14 @@ import torch
 
 from data_scripts.audio import AudioError, read_audio
 from data_scripts.augment import augment_waveform, mask_features
+from data_scripts.spans import shuffle_words
 from models.tspc import speech_inputs
 
 logger = logging.getLogger(__name__)
 
 IGNORED = -100
 SAMPLING_RATE_HZ = 16_000
-MAX_REMEMBERED = 500_000
+MAX_REMEMBERED = 50_000
 Row = Mapping[str, Any]
 Batch = dict[str, torch.Tensor]
 
@@ -216,11 +217,14 @@ class P2TCollator:
     ```
 
     Training rows get a pronunciation sampled by (seed, epoch, row) and, with `noise`, S2P-like mistakes: each phoneme
-    is with that probability dropped, doubled or replaced by another, equally often. Targets never change.
+    is with that probability dropped, doubled or replaced by another, equally often. With `shuffle`, that share of them
+    has its words in random order, in input and target alike: a decoder that sees sentences only learns to guess what
+    usually follows long before it learns to read.
 
     Args:
         phonemes (`PhonemeLabels`), text (`TextLabels`): make inputs and targets.
         noise (`float`): share of phonemes changed in training, in [0, 1).
+        shuffle (`float`): share of training sentences whose words are shuffled, in [0, 1].
         seed (`int`): seed of pronunciations and noise.
         dialect (`str`, *optional*): pronunciation of rows that name no dialect.
     """
@@ -231,23 +235,37 @@ class P2TCollator:
         text: TextLabels,
         *,
         noise: float = 0.0,
+        shuffle: float = 0.0,
         seed: int = 0,
         dialect: str | None = None,
     ):
         if not 0 <= noise < 1:
             raise ValueError(f"noise must be in [0, 1), got {noise}")
+        if not 0 <= shuffle <= 1:
+            raise ValueError(f"shuffle must be in [0, 1], got {shuffle}")
         self.phonemes = phonemes
         self.text = text
         self.noise = noise
+        self.shuffle = shuffle
         self.seed = seed
         self.dialect = dialect
         special = {"<pad>", "</s>", "<unk>", "<s>"}
         self.symbols = np.array([i for symbol, i in sorted(phonemes.vocabulary.items()) if symbol not in special])
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
+        rows = [self._shuffled(row) for row in rows]
         inputs = [self._read(row) for row in rows]
         mask = pad_ids([[1] * len(ids) for ids in inputs], 0)
         return {"input_ids": pad_ids(inputs, 0), "attention_mask": mask, "labels": self.text(rows)}
+
+    def _shuffled(self, row: Row) -> Row:
+        if not self.shuffle or "epoch" not in row:
+            return row
+        rng = row_rng(self.seed + 1, row)
+        if rng.random() >= self.shuffle:
+            return row
+        text, spans = shuffle_words(row["text"], row.get("spans") or (), rng)
+        return {**row, "text": text, "spans": spans}
 
     def _read(self, row: Row) -> list[int]:
         dialect = row.get("dialect") or self.dialect

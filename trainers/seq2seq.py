@@ -53,6 +53,11 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
             for a stream.
     """
 
+    # The base class types these as optional or as its own data set classes.
+    model: Any
+    train_dataset: Any
+    eval_dataset: Any
+
     def __init__(
         self,
         *args: Any,
@@ -196,11 +201,9 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
 
     # Evaluation
 
-    def evaluation_loop(
-        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
-    ):
+    def evaluation_loop(self, dataloader, description, *, metric_key_prefix="eval", **kwargs):
         """Scores every row once, in data set order, and reports losses per target token of the whole set."""
-        sampler = getattr(dataloader.batch_sampler, "batch_sampler", dataloader.batch_sampler)
+        sampler: Any = getattr(dataloader.batch_sampler, "batch_sampler", dataloader.batch_sampler)
         # Ranks take turns and their outputs are joined step by step, so rows come back as the sampler lists them.
         came = np.array([row for batch in sampler for row in batch])
         order = np.unique(came, return_index=True)[1]
@@ -208,12 +211,11 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
         self._eval_sums.clear()
         self.gather_function = self._gather_rows
         try:
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            output = super().evaluation_loop(dataloader, description, metric_key_prefix=metric_key_prefix, **kwargs)
         finally:
             self.compute_metrics = compute_metrics
-        metrics = {name: value for name, value in output.metrics.items() if name != f"{metric_key_prefix}_loss"}
+        # In place of the Trainer's mean over batches.
+        metrics = dict(output.metrics or {})
         metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self._reduced_eval_sums().items()})
         predictions, labels = output.predictions, output.label_ids
         if predictions is not None:
@@ -259,7 +261,7 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
                 tokens = int((labels != IGNORED).sum())
                 self._eval_sums["tokens"] += tokens
                 for name, part in {"loss": loss, **loss_parts(outputs)}.items():
-                    self._eval_sums[name] += part.detach().double().cpu() * tokens
+                    self._eval_sums[name] += part.detach().cpu().double() * tokens
             if prediction_loss_only or not self.args.predict_with_generate:
                 return loss, None, None
             generated = self._generate(inputs, gen_kwargs or getattr(self, "_gen_kwargs", {}))
@@ -285,7 +287,7 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
-        folder = output_dir if output_dir is not None else self.args.output_dir
+        folder = str(output_dir if output_dir is not None else self.args.output_dir)
         if not os.path.exists(os.path.join(folder, "generation_config.json")):
             # Adapters are saved without the one of the model that they adapt.
             self.model.generation_config.save_pretrained(folder)

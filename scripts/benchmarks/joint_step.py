@@ -27,7 +27,7 @@ def make_tspc() -> TSPCForConditionalGeneration:
         P2TConfig(phoneme_vocab_size=s2p.config.vocab_size, vocab_size=4096, d_model=512, d_ff=2048)
     )
     model = TSPCForConditionalGeneration.from_stages(s2p, p2t)
-    model.s2p.generation_config.suppress_tokens = [model.config.s2p_config.eos_token_id]
+    model.s2p.generation_config.min_new_tokens = NUM_PHONEMES - 1
     model.freeze("freeze")
     return model.train()
 
@@ -40,6 +40,8 @@ def run(rounds: int = 7) -> list[dict[str, Any]]:
     computed = collate([rows[i] for i in range(steps.BATCH_SIZE)])
     with steps.cache_folder() as folder:
         cached = S2POutputCache(folder).attach(rows, model, inputs, batch_duration_s=16)
+        if {len(cached[i]["phoneme_ids"]) for i in range(len(cached))} != {NUM_PHONEMES}:
+            raise RuntimeError(f"S2P did not emit the {NUM_PHONEMES} phonemes that the comparison is about")
         ours = steps.trainer_step(model, steps.batches(cached, collate))
         theirs = steps.trainer_step(model, lambda: computed)
         return steps.compare(

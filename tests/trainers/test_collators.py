@@ -114,6 +114,22 @@ def test_sampled_pronunciations_and_noise_leave_targets_alone():
     assert torch.equal(draws[4]["input_ids"], again["input_ids"])
 
 
+def test_shuffled_words_change_input_and_target_alike():
+    collate, plain = p2t_collator(shuffle=1.0), p2t_collator()
+    orders = {tuple(collate([row("dad beg fab", epoch=epoch)])["labels"][0].tolist()) for epoch in range(40)}
+    assert len(orders) == 6
+    draw = collate([row("dad beg fab", epoch=1)])
+    text = TEXT_TOKENIZER.decode(draw["labels"][0], skip_special_tokens=True)
+    assert torch.equal(draw["input_ids"], plain([row(text)])["input_ids"])
+    assert torch.equal(collate([row("dad beg fab")])["labels"], plain([row("dad beg fab")])["labels"])
+    some = p2t_collator(shuffle=0.5)
+    kept = sum(
+        torch.equal(some([row("a b c d e f", epoch=e)])["labels"], plain([row("a b c d e f")])["labels"])
+        for e in range(200)
+    )
+    assert 70 < kept < 130
+
+
 def test_noise_has_the_asked_share():
     collate = p2t_collator(noise=0.2)
     ids = [4 + i % len(LETTERS) for i in range(4000)]

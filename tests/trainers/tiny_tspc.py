@@ -117,8 +117,8 @@ def make_p2t(dropout=0.0):
 def make_tspc(decoder="freeze", **changes):
     model = TSPCForConditionalGeneration.from_stages(make_s2p(**changes), make_p2t())
     model.freeze(decoder)
-    # An untrained S2P may end at once; this one talks until its limit.
-    model.s2p.generation_config.suppress_tokens = [PHONEME_TOKENIZER.eos_token_id]
+    # An untrained S2P may end at once.
+    model.s2p.generation_config.min_new_tokens = 8
     return model
 
 
@@ -130,8 +130,8 @@ def s2p_collator(augmentation=None):
     return S2PCollator(speech_inputs(augmentation), PhonemeLabels(LetterG2P(), PHONEME_TOKENIZER))
 
 
-def p2t_collator(noise=0.0):
-    return P2TCollator(PhonemeLabels(LetterG2P(), PHONEME_TOKENIZER), TextLabels(TEXT_TOKENIZER), noise=noise, seed=5)
+def p2t_collator(**changes):
+    return P2TCollator(PhonemeLabels(LetterG2P(), PHONEME_TOKENIZER), TextLabels(TEXT_TOKENIZER), seed=5, **changes)
 
 
 def tspc_collator():
