@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, TypedDict
 
+import numpy as np
+
 LANGUAGES = ("vi", "en")
 _TAG = re.compile(r"\[(/?)([A-Za-z]{2,3})\]")
 
@@ -93,3 +95,27 @@ def check_spans(text: str, spans: Iterable[Mapping[str, Any]]) -> list[Span]:
         if after["start"] < before["end"]:
             raise SpanError(f"spans {before['start']}..{before['end']} and {after['start']}..{after['end']} overlap")
     return checked
+
+
+def shuffle_words(text: str, spans: Iterable[Mapping[str, Any]], rng: np.random.Generator) -> tuple[str, list[Span]]:
+    """The words of a text in random order, each with its language.
+
+    >>> shuffle_words("mai có meeting", [{"start": 7, "end": 14, "lang": "en"}], np.random.default_rng(1))
+    ('meeting mai có', [{'start': 0, 'end': 7, 'lang': 'en'}])
+
+    Args:
+        text: words between single spaces.
+        spans: languages of its characters; a word has that of the span it starts in.
+        rng: decides the order.
+    """
+    languages = {at: span["lang"] for span in spans for at in range(span["start"], span["end"])}
+    words, position = [], 0
+    for word in text.split(" "):
+        words.append((word, languages.get(position)))
+        position += len(word) + 1
+    shuffled, moved, position = [words[index] for index in rng.permutation(len(words))], [], 0
+    for word, lang in shuffled:
+        if lang is not None:
+            moved.append(Span(start=position, end=position + len(word), lang=lang))
+        position += len(word) + 1
+    return " ".join(word for word, _ in shuffled), moved

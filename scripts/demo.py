@@ -10,6 +10,7 @@ finished is kept. Training and evaluation are the suite's own commands, printed 
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,10 +27,13 @@ COLUMNS = {"per_full": "PER (full)", "per_vmd": "PER (vmd)", "wer": "WER", "syer
 console = Console()
 
 
-def run(*command: str) -> None:
+def run(launcher: str, *command: str) -> None:
     """Run one of the suite's commands as a user would; the demo stops with its exit status if it fails."""
-    console.print(f"[bold]$ python {' '.join(command)}[/bold]", soft_wrap=True, highlight=False)
-    status = subprocess.run([sys.executable, *command]).returncode
+    console.print(f"[bold]$ {launcher} {' '.join(command)}[/bold]", soft_wrap=True, highlight=False)
+    program = {"python": [], "accelerate launch": ["-m", "accelerate.commands.launch"]}[launcher]
+    status = subprocess.run(
+        [sys.executable, *program, *command], env={"OMP_NUM_THREADS": "1", **os.environ}
+    ).returncode
     if status:
         sys.exit(status)
 
@@ -40,15 +44,19 @@ def train(stage: str, folder: Path, overlays: list[str]) -> None:
         console.print(f"{folder / stage / 'model'} is there already: kept")
         return
     configs = [option for path in (f"configs/demo/{stage}.yaml", *overlays) for option in ("--config", path)]
-    run("scripts/train_tspc.py", *configs, "--name", folder.name, "--training.resume", "auto")
+    # Two processes of one thread each get nearly twice as far as one process of two threads.
+    launch = ["--config_file", "configs/accelerate/multi_gpu.yaml", "--num_processes", "2"]
+    run("accelerate launch", *launch, "scripts/train_tspc.py", *configs, "--name", folder.name,
+        "--training.resume", "auto")  # fmt: skip
 
 
 def evaluate(folder: Path, split: str) -> dict[str, dict[str, float]]:
     """Error rates of TSPC and of TSPC-Zero on one test split."""
     report = folder / f"{split}.json"
     joint, s2p, p2t = (str(folder / stage / "model") for stage in ("joint", "s2p", "p2t"))
-    run("scripts/eval_asr.py", "--model", joint, "--zero", s2p, p2t, "--data.path", str(folder / "data"),
-        "--data.split", split, "--device", "cpu", "--batch_size", "25", "--output", str(report))  # fmt: skip
+    options = ["--data.path", str(folder / "data"), "--data.split", split, "--spanless_language", "vi"]
+    options += ["--device", "cpu", "--batch_size", "25", "--output", str(report)]
+    run("python", "scripts/eval_asr.py", "--model", joint, "--zero", s2p, p2t, *options)
     rows = json.loads(report.read_text(encoding="utf-8"))["rows"]
     values = [{name: row["metrics"][name]["value"] for name in COLUMNS} for row in rows]
     return dict(zip(("TSPC", "TSPC-Zero"), values, strict=True))
@@ -67,9 +75,10 @@ def show(scores: dict[str, dict[str, dict[str, float]]]) -> None:
 
 def transcribe(folder: Path) -> None:
     """Transcribe a code-switched recording of an unseen voice through `pipeline()`, as a user of the model would."""
+    from transformers import pipeline
+
     import models.tspc  # noqa: F401  registers the model, so that the pipeline needs no remote code
     from models.tspc import TSPCPipeline
-    from transformers import pipeline
 
     with open(folder / "data" / "test_unseen" / "metadata.csv", encoding="utf-8", newline="") as file:
         row = next(row for row in csv.DictReader(file) if json.loads(row["spans"]))
@@ -78,7 +87,9 @@ def transcribe(folder: Path) -> None:
     recognise = pipeline("automatic-speech-recognition", model=model, pipeline_class=TSPCPipeline, device="cpu")
     result = recognise(path, return_phonemes=True)
     console.print(f">>> pipeline('automatic-speech-recognition', model={model!r})({path!r})", soft_wrap=True)
-    console.print(f"said:     {row['text']}\nheard:    {result['text']}\nphonemes: {result['phonemes']}", soft_wrap=True)
+    console.print(
+        f"said:     {row['text']}\nheard:    {result['text']}\nphonemes: {result['phonemes']}", soft_wrap=True
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     folder, start = Path("runs") / args.name, time.monotonic()
     console.rule("the embedded corpus in synthetic voices")
     few = max(8, args.sentences // 16)
-    synthesise_splits(folder / "data", train=args.sentences, validation=few, test=few, seen_speakers=64,
+    synthesise_splits(folder / "data", train=args.sentences, validation=few, test=few, seen_speakers=160,
                       unseen_speakers=16, num_workers=2, progress=True)  # fmt: skip
     for stage, meaning in STAGES.items():
         console.rule(f"{stage}: {meaning}")

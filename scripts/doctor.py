@@ -46,7 +46,10 @@ def main() -> int:
     for name, mend in REQUIRED.items():
         problem = check_package(name)
         version = "" if problem else metadata.version(DISTRIBUTIONS.get(name, name))
-        print(f"{'FAIL' if problem else 'ok  '} {name} {version}" + (f"  {problem}\n       mend: {mend}" if problem else ""))
+        print(
+            f"{'FAIL' if problem else 'ok  '} {name} {version}"
+            + (f"  {problem}\n       mend: {mend}" if problem else "")
+        )
         failed += problem is not None
     if check_package("torchcodec") and "torchcodec" in {d.name for d in metadata.distributions()}:
         print("note torchcodec is installed but does not load; this suite decodes with soundfile and never needs it")

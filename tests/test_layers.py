@@ -39,12 +39,16 @@ def test_imports_go_down_only(layer):
                 assert name in ALLOWED[layer], f"{path.relative_to(REPO_ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted((REPO_ROOT / "models").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize(
+    "path", sorted((REPO_ROOT / "models").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.name}"
+)
 def test_model_files_stand_alone(path):
     # `from .x import y` is the only form whose files transformers copies to the Hub with the checkpoint.
     allowed = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
     for name, level, at_module_level in imported_names(path):
         if level:
-            assert level == 1 and (name or path.name == "__init__.py"), f"{path.name}: only `from .sibling import name`"
+            assert level == 1 and (name or path.name == "__init__.py"), (
+                f"{path.name}: only `from .sibling import name`"
+            )
         elif at_module_level:
             assert name in allowed, f"{path.name} imports {name} at module level"

@@ -79,6 +79,8 @@ class DataArguments:
     """Code-switched sentences generated to evaluate p2t on; none of them is trained on."""
     phoneme_noise: float = 0.0
     """Share of p2t input phonemes dropped, doubled or swapped in training, to resemble s2p's mistakes."""
+    word_shuffle: float = 0.0
+    """Share of p2t training sentences whose words are put in random order, so that it reads instead of guessing."""
     dialect: Literal["north", "central", "south"] | None = None
     """Pronunciation of p2t input where a row names none; null is the standard reading."""
     max_rows: int | None = None
@@ -102,7 +104,7 @@ class DataArguments:
         names = ["synthetic_sentences", "synthetic_validation_sentences", "min_duration_s"]
         require_non_negative(self, "data.", names)
         require_fraction(self, "data.", ["phoneme_noise"])
-        require_fraction(self, "data.", ["max_dropped"], one_allowed=True)
+        require_fraction(self, "data.", ["max_dropped", "word_shuffle"], one_allowed=True)
         window = f"must be above data.min_duration_s ({self.min_duration_s}), got {self.max_duration_s}"
         require(self.max_duration_s > self.min_duration_s, "data.max_duration_s", window)
         if self.batch_duration_s is not None:

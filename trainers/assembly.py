@@ -240,7 +240,9 @@ def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any
     if config.stage == "p2t":
         labels = PhonemeLabels(G2P(config.model.register), stage.processor.phoneme_tokenizer)
         text = TextLabels(stage.processor.tokenizer)
-        return P2TCollator(labels, text, noise=config.data.phoneme_noise, seed=seed, dialect=config.data.dialect)
+        data = config.data
+        changes = {"noise": data.phoneme_noise, "shuffle": data.word_shuffle}
+        return P2TCollator(labels, text, **changes, seed=seed, dialect=data.dialect)
     inputs = SpeechInputs(stage.processor.feature_extractor, seed=seed, augmentation=augmentation)
     if config.stage == "joint":
         return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer))

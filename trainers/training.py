@@ -143,6 +143,7 @@ def build_trainer(
         processing_class=stage.processor,
         compute_metrics=metrics if args.predict_with_generate else None,
         callbacks=callbacks,
+        optimizer_cls_and_kwargs=config.training.optimizer_cls_and_kwargs,
         length_column="num_phonemes" if text else "duration_s",
         batch_budget=config.data.batch_phonemes if text else config.data.batch_duration_s,
         write_card=lambda folder, trainer: card(config, folder, trainer, hours, command),

@@ -1,11 +1,12 @@
 """Rows and spans: what is accepted, and what the message says otherwise."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_scripts.schema import DIALECTS, EMOTIONS, FEATURES, TEXT_FEATURES, SchemaError, coerce_metadata
-from data_scripts.spans import SpanError, check_spans, mark_text, parse_marked_text
+from data_scripts.spans import SpanError, check_spans, mark_text, parse_marked_text, shuffle_words
 
 
 def test_features_hold_the_columns():
@@ -100,3 +101,11 @@ def test_overlapping_spans_are_refused():
     spans = [{"start": 0, "end": 3, "lang": "vi"}, {"start": 2, "end": 4, "lang": "en"}]
     with pytest.raises(SpanError, match=r"0\.\.3 and 2\.\.4 overlap"):
         check_spans("abcd", spans)
+
+
+def test_shuffled_words_keep_their_language():
+    text, spans = "mai có team meeting", [{"start": 7, "end": 19, "lang": "en"}]
+    moved, languages = shuffle_words(text, spans, np.random.default_rng(0))
+    assert sorted(moved.split()) == sorted(text.split())
+    assert {moved[span["start"] : span["end"]] for span in languages} == {"team", "meeting"}
+    assert all(span["lang"] == "en" for span in languages)
