@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_scripts.spans import Span, SpanError
-from data_scripts.synthesis.espeak import Espeak
+from data_scripts.synthesis.espeak import Espeak, EspeakCrashError
 from data_scripts.synthesis.sentences import SentenceRow, generate_sentences
 from data_scripts.synthesis.speech import SAMPLING_RATE_HZ, Speaker, UnvoicedTextError, make_speakers, voice_sentence
 from data_scripts.text.normalize import text_problems
@@ -256,6 +256,8 @@ def _render(espeak: Espeak, job: _Job) -> _Outcome:
         return _skip(row, "spans", str(error))
     except UnvoicedTextError as error:
         return _skip(row, "unvoiced", str(error))
+    except EspeakCrashError as error:
+        return _skip(row, "crashed", f"{error} in the voice of {job.speaker.id}")
     job.path.parent.mkdir(exist_ok=True)
     part = job.path.with_suffix(".part")
     # Compression only trades time for size; 0.2 is the fastest level that libFLAC also compresses well.

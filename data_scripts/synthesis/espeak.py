@@ -3,24 +3,50 @@
 The library and its voices come from the `espeakng-loader` package; nothing of espeak-ng (GPL-3.0) is part of this
 project. espeak-ng keeps its state in global variables, so one process can hold one `Espeak`; use processes, not
 threads, to go parallel. That state also drifts from utterance to utterance (phase, flutter, noise), which makes a
-rendering depend on what was said before: `reset()` loads the library afresh (1.5 ms) and ends that dependence.
+rendering depend on what was said before, and it sometimes ends in a crash. So each call speaks in a fork of a process
+that has said nothing: the same words always give the same bytes, and a crash costs one utterance.
 """
 
-import _ctypes
 import ctypes
+import os
+import struct
 import sys
+import warnings
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _CHARS_UTF8 = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
+# Exit status of a child whose words were refused, and the number of samples before each utterance in its pipe.
+_REFUSED = 3
+_COUNT = struct.Struct("<q")
 
 
 class EspeakError(RuntimeError):
     """espeak-ng is missing, or refused what it was asked."""
+
+
+class EspeakCrashError(EspeakError):
+    """espeak-ng crashed on these words in this voice."""
+
+
+class Utterance(NamedTuple):
+    """What to say, and how."""
+
+    text: str
+    """Words; espeak-ng reads digits and signs in its own way, so spell them out."""
+    voice: str
+    """Language, with a timbre variant if wanted: "vi", "vi-vn-x-south+f2", "en-us+Alex"."""
+    rate_wpm: int = 175
+    """Words a minute, 80 to 450."""
+    pitch: int = 50
+    """0 to 99."""
+    pitch_range: int = 50
+    """0 (monotone) to 99."""
 
 
 class Espeak:
@@ -69,35 +95,69 @@ class Espeak:
         self.close()
 
     def close(self) -> None:
-        """Unload the library; safe to call twice."""
+        """Let the library go; safe to call twice."""
         self._unload()
         Espeak._open = False
 
-    def reset(self) -> None:
-        """Back to the state of a fresh process, so that the next words sound the same whatever was said before."""
-        self._unload()
-        self._load()
+    def speak(self, *utterances: Utterance) -> list[np.ndarray]:
+        """Each utterance in turn, as a process would that says nothing else; a call costs a fork.
 
-    def speak(
-        self, text: str, voice: str, *, rate_wpm: int = 175, pitch: int = 50, pitch_range: int = 50
-    ) -> np.ndarray:
-        """Samples of `text` in `voice`.
-
-        Args:
-            text: words; espeak-ng reads digits and signs in its own way, so spell them out.
-            voice: language, with a timbre variant if wanted: "vi", "vi-vn-x-south+f2", "en-us+Alex".
-            rate_wpm: words a minute, 80 to 450.
-            pitch: 0 to 99.
-            pitch_range: 0 (monotone) to 99.
+        Without fork (Windows) they are spoken here, and their bytes depend on what was said before.
 
         Returns:
-            float32 in [-1, 1], shape (n,), at `sampling_rate_hz`; n is 0 when there is nothing to say.
+            float32 in [-1, 1], shape (n,), at `sampling_rate_hz`, for each; n is 0 when there is nothing to say.
 
         Raises:
+            EspeakCrashError: espeak-ng crashed on them.
             EspeakError: unknown voice, a NUL character, or a closed instance.
         """
         if self._library is None:
             raise EspeakError("this Espeak is closed; open another")
+        if not hasattr(os, "fork"):
+            return [self._speak(utterance) for utterance in utterances]
+        reading, writing = os.pipe()
+        with warnings.catch_warnings():
+            # Python warns of forks beside threads, whose locks stay locked; the child takes none of them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            self._speak_into(writing, utterances)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            data = pipe.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == _REFUSED:
+            raise EspeakError(data.decode())
+        if status != 0:
+            spoken = " | ".join(utterance.text for utterance in utterances)
+            raise EspeakCrashError(f"espeak-ng crashed (status {status}) on {spoken!r}")
+        samples, start = [], 0
+        while start < len(data):
+            (count,) = _COUNT.unpack_from(data, start)
+            start += _COUNT.size
+            samples.append(np.frombuffer(data, np.float32, count, start))
+            start += 4 * count
+        return samples
+
+    def _speak_into(self, pipe: int, utterances: Sequence[Utterance]) -> None:
+        """The child's life: speak, write, and leave without the clean-up that belongs to the parent."""
+        status = 1
+        try:
+            with os.fdopen(pipe, "wb") as file:
+                try:
+                    self._seed()
+                    for samples in [self._speak(utterance) for utterance in utterances]:
+                        file.write(_COUNT.pack(samples.size) + samples.tobytes())
+                    status = 0
+                except EspeakError as error:
+                    file.write(str(error).encode())
+                    status = _REFUSED
+        finally:
+            os._exit(status)
+
+    def _speak(self, utterance: Utterance) -> np.ndarray:
+        text, voice, rate_wpm, pitch, pitch_range = utterance
+        assert self._library is not None
         if "\0" in text:
             raise EspeakError(f"text holds a NUL character: {text!r}")
         self._set_voice(voice)
@@ -137,16 +197,16 @@ class Espeak:
         if rate <= 0:
             raise EspeakError(f"espeak-ng in {self._library_path} did not start with {self._data_path.decode()}")
         library.espeak_SetSynthCallback(self._callback)
+        self._library, self.sampling_rate_hz = library, rate
+
+    def _seed(self) -> None:
+        assert self._library is not None
         # Breath noise comes from the C library's generator, jitter of pitch from espeak-ng's own.
         libc = ctypes.CDLL("msvcrt") if sys.platform == "win32" else ctypes.CDLL(None)
         libc.srand(1)
-        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-        self._library, self.sampling_rate_hz = library, rate
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
 
     def _unload(self) -> None:
         library, self._library = self._library, None
-        if library is None:
-            return
-        library.espeak_Terminate()
-        unload = getattr(_ctypes, "FreeLibrary", None) or _ctypes.dlclose
-        unload(library._handle)
+        if library is not None:
+            library.espeak_Terminate()

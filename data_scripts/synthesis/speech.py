@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_scripts.spans import Span
-from data_scripts.synthesis.espeak import Espeak
+from data_scripts.synthesis.espeak import Espeak, Utterance
 from data_scripts.synthesis.grammar import split_languages
 
 SAMPLING_RATE_HZ = 16_000
@@ -122,7 +122,7 @@ def voice_sentence(espeak: Espeak, text: str, spans: Iterable[Span], speaker: Sp
     """Speak one labelled sentence; the same arguments give the same bytes on one platform.
 
     Args:
-        espeak: the open engine; it is reset first.
+        espeak: the open engine.
         text: normalised sentence.
         spans: its English spans; what they leave is Vietnamese.
         speaker: the voice.
@@ -133,6 +133,7 @@ def voice_sentence(espeak: Espeak, text: str, spans: Iterable[Span], speaker: Sp
 
     Raises:
         UnvoicedTextError: a piece of the text gives no sound.
+        EspeakCrashError: espeak-ng crashed on it.
         SpanError: spans that do not fit the text.
     """
     import soxr
@@ -140,10 +141,12 @@ def voice_sentence(espeak: Espeak, text: str, spans: Iterable[Span], speaker: Sp
     rng = Random(key)
     rate = speaker.rate_wpm + (rng.randint(-12, 12) if key else 0)
     pitch = speaker.pitch + (rng.randint(-5, 5) if key else 0)
-    espeak.reset()
+    said = list(split_languages(text, spans))
+    spoken = espeak.speak(
+        *(Utterance(piece, speaker.voice(lang), rate, pitch, speaker.pitch_range) for lang, piece in said)
+    )
     pieces = []
-    for lang, piece in split_languages(text, spans):
-        samples = espeak.speak(piece, speaker.voice(lang), rate_wpm=rate, pitch=pitch, pitch_range=speaker.pitch_range)
+    for (lang, piece), samples in zip(said, spoken, strict=True):
         samples = _trim(samples, espeak.sampling_rate_hz)
         if samples.size == 0:
             raise UnvoicedTextError(f"espeak-ng says nothing for {piece!r} ({lang}) in {text!r}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_scripts.spans import SpanError
-from data_scripts.synthesis.espeak import Espeak, EspeakError
+from data_scripts.synthesis.espeak import Espeak, EspeakCrashError, EspeakError, Utterance
 from data_scripts.synthesis.speech import (
     ENGLISH_VOICES,
     SAMPLING_RATE_HZ,
@@ -43,9 +43,9 @@ def test_all_voices_and_timbres_exist(espeak):
     names = {path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()}
     assert set(TIMBRES) <= names
     for voice in (*VIETNAMESE_VOICES.values(), *ENGLISH_VOICES):
-        assert espeak.speak("a", voice).size
+        assert espeak.speak(Utterance("a", voice))[0].size
     with pytest.raises(EspeakError, match="no voice 'xx-none'"):
-        espeak.speak("a", "xx-none")
+        espeak.speak(Utterance("a", "xx-none"))
 
 
 @pytest.mark.parametrize("k", range(3))
@@ -81,9 +81,9 @@ def test_spans_are_voiced_in_their_language(espeak, monkeypatch):
     said = []
     speak = Espeak.speak
 
-    def listen(self, text, voice, **options):
-        said.append((text, voice))
-        return speak(self, text, voice, **options)
+    def listen(self, *utterances):
+        said.extend((utterance.text, utterance.voice) for utterance in utterances)
+        return speak(self, *utterances)
 
     monkeypatch.setattr(Espeak, "speak", listen)
     speaker = make_speakers(2)[0][1]
@@ -115,9 +115,9 @@ def test_one_engine_for_one_process(espeak):
         Espeak()
     espeak.close()
     with pytest.raises(EspeakError, match="closed"):
-        espeak.speak("a", "vi")
+        espeak.speak(Utterance("a", "vi"))
     with Espeak() as again, pytest.raises(EspeakError, match="NUL"):
-        again.speak("a\0b", "vi")
+        again.speak(Utterance("a\0b", "vi"))
 
 
 def test_missing_engine_is_named(monkeypatch):
@@ -127,3 +127,28 @@ def test_missing_engine_is_named(monkeypatch):
     monkeypatch.undo()
     pytest.importorskip("espeakng_loader")
     Espeak().close()
+
+
+def test_a_crash_of_espeak_costs_one_sentence(monkeypatch):
+    import os
+    import signal
+
+    row = {"text": "một", "spans": []}
+    speaker = make_speakers(1, 0, 0)[0][0]
+    with Espeak() as espeak:
+        before = voice_sentence(espeak, row["text"], row["spans"], speaker)
+        speak = espeak._speak
+        monkeypatch.setattr(espeak, "_speak", lambda said: os.kill(os.getpid(), signal.SIGSEGV))
+        with pytest.raises(EspeakCrashError, match="một"):
+            voice_sentence(espeak, row["text"], row["spans"], speaker)
+        monkeypatch.setattr(espeak, "_speak", speak)
+        np.testing.assert_array_equal(voice_sentence(espeak, row["text"], row["spans"], speaker), before)
+
+
+def test_what_was_said_before_changes_nothing():
+    speakers = make_speakers(3, 0, 0)[0]
+    with Espeak() as espeak:
+        first = voice_sentence(espeak, "hôm nay", [], speakers[0])
+        for speaker in speakers * 3:
+            voice_sentence(espeak, "ngày mai trời mưa", [], speaker)
+        np.testing.assert_array_equal(voice_sentence(espeak, "hôm nay", [], speakers[0]), first)
