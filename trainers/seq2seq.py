@@ -43,6 +43,7 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
         max_batch_size (`int`, *optional*): largest number of rows in a batch beside the budget.
         max_new_tokens (`int`, *optional*): longest generated sequence; by default `args.generation_max_length`.
         write_card (`Callable[[str, SpeechSeq2SeqTrainer], None]`, *optional*): writes README.md into each checkpoint.
+        optimizer_cls_and_kwargs (*optional*): an optimiser that `args.optim` cannot name.
 
     The model's loss must be a sum over target tokens divided by `num_items_in_batch` (`accepts_loss_kwargs = True`),
     or, in stock models without that attribute, their mean.
@@ -67,9 +68,12 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
         max_batch_size: int | None = None,
         max_new_tokens: int | None = None,
         write_card: Callable[[str, "SpeechSeq2SeqTrainer"], None] | None = None,
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        # `Trainer` takes it, `Seq2SeqTrainer` forgets to pass it on.
+        self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         if not self.model_accepts_loss_kwargs:
             raise ValueError(
                 f"{type(self.model).__name__} does not take num_items_in_batch: its loss would change with gradient "

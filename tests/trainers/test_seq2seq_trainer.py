@@ -402,3 +402,20 @@ def test_training_learns(rows, tmp_path):
     trainer.train()
     assert losses(trainer)[-1] < 0.5 * losses(trainer)[0]
     assert len(TEXT_TOKENIZER) == trainer.model.config.vocab_size
+
+
+def test_another_optimiser_is_used(rows, tmp_path):
+    from transformers.optimization import Adafactor
+
+    settings = {"lr": 0.02, "scale_parameter": True, "relative_step": False}
+    trainer = SpeechSeq2SeqTrainer(
+        model=make_p2t(),
+        args=arguments(tmp_path),
+        data_collator=p2t_collator(),
+        train_dataset=rows,
+        optimizer_cls_and_kwargs=(Adafactor, settings),
+    )
+    trainer.create_optimizer()
+    optimizer = trainer.optimizer
+    assert isinstance(optimizer, Adafactor) and optimizer.defaults["scale_parameter"]
+    assert {group["lr"] for group in optimizer.param_groups} == {0.02}

@@ -102,4 +102,6 @@ if trainer.is_world_process_zero():
     }
     options.out.write_text(json.dumps(result), encoding="utf-8")
 if torch.distributed.is_initialized():
+    # Ranks leave together: one that goes early can take down the connection threads of the other.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
