@@ -84,6 +84,10 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     if rows.validation is not None:
         scores |= {name: value for name, value in trainer.evaluate().items() if not name.endswith(SPEED)}
     finish(config, run, trainer, scores, time.monotonic() - started)
+    if args.world_size > 1:
+        # A rank that leaves while another is still sending makes the launcher report a failure of a finished run.
+        trainer.accelerator.wait_for_everyone()
+        trainer.accelerator.end_training()
     return scores
 
 
