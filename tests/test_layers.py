@@ -39,9 +39,10 @@ def test_imports_go_down_only(layer):
                 assert name in ALLOWED[layer], f"{path.relative_to(REPO_ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPO_ROOT / "models").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.name}"
-)
+MODEL_FILES = sorted((REPO_ROOT / "models").glob("*/*.py"))
+
+
+@pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_model_files_stand_alone(path):
     # `from .x import y` is the only form whose files transformers copies to the Hub with the checkpoint.
     allowed = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
@@ -52,3 +53,12 @@ def test_model_files_stand_alone(path):
             )
         elif at_module_level:
             assert name in allowed, f"{path.name} imports {name} at module level"
+
+
+@pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_model_files_demand_no_optional_package(path):
+    # transformers refuses to load remote code whose imports, wherever they stand outside of `try`, are not installed.
+    from transformers.dynamic_module_utils import get_imports
+
+    needed = {name for name in get_imports(path) if name not in sys.stdlib_module_names}
+    assert needed <= {"torch", "transformers", "numpy"}, f"{path.name} makes every consumer install {needed}"

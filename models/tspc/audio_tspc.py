@@ -6,6 +6,7 @@ soundfile reads WAV, FLAC, Ogg, Opus and MP3; PyAV adds m4a and webm; without ei
 import io
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -115,8 +116,8 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
 
 def decode_soundfile(data: bytes, name: str) -> tuple[np.ndarray, int]:
-    import soundfile
-
+    # Not `import`: transformers would demand every package named so of whoever loads the model.
+    soundfile = import_module("soundfile")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             declared, rate = file.frames, file.samplerate
@@ -129,8 +130,7 @@ def decode_soundfile(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
 
 def decode_av(data: bytes, name: str) -> tuple[np.ndarray, int]:
-    import av
-
+    av = import_module("av")
     try:
         with av.open(io.BytesIO(data)) as container:
             if not container.streams.audio:
