@@ -21,7 +21,7 @@ $(STAMP): requirements.txt pyproject.toml
 doctor: $(STAMP) ## import every package the suite needs and say what to mend
 	@$(PYTHON) scripts/doctor.py
 
-demo: $(STAMP) ## synthesise the embedded corpus, train S2P, P2T and TSPC, evaluate, transcribe (about 15 min on 2 cores)
+demo: $(STAMP) ## synthesise the embedded corpus, train S2P, P2T and TSPC, evaluate, transcribe (about 10 min on 2 cores)
 	@$(PYTHON) scripts/demo.py --output $(RUN)
 
 test: $(STAMP) ## the test suite without the slow tests (a few minutes on 2 cores)

@@ -1,4 +1,4 @@
-"""The whole suite in one sitting: synthesise, train three stages, evaluate, transcribe. About 15 minutes on 2 cores.
+"""The whole suite in one sitting: synthesise, train three stages, evaluate, transcribe. About 10 minutes on 2 cores.
 
     python scripts/demo.py                                    # or: make demo
     python scripts/demo.py --name look --config configs/smoke.yaml --sentences 64     # a minute; figures mean nothing
