@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -85,11 +86,10 @@ def transcribe(folder: Path) -> None:
     path = str(folder / "data" / "test_unseen" / row["file_name"])
     model = str(folder / "joint" / "model")
     recognise = pipeline("automatic-speech-recognition", model=model, pipeline_class=TSPCPipeline, device="cpu")
-    result = recognise(path, return_phonemes=True)
+    result: Any = recognise(path, return_phonemes=True)
     console.print(f">>> pipeline('automatic-speech-recognition', model={model!r})({path!r})", soft_wrap=True)
-    console.print(
-        f"said:     {row['text']}\nheard:    {result['text']}\nphonemes: {result['phonemes']}", soft_wrap=True
-    )
+    for name, value in {"said": row["text"], "heard": result["text"], "phonemes": result["phonemes"]}.items():
+        console.print(f"{name:>8}: {value}", soft_wrap=True)
 
 
 def main(argv: list[str] | None = None) -> int:
