@@ -1,10 +1,9 @@
 """The metrics as `evaluate` loads them: by folder path, offline."""
 
+import evaluate
 import pytest
 
 from trainers.metrics import codeswitch_error_rates, error_rates, phoneme_error_rate
-
-evaluate = pytest.importorskip("evaluate")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import pytest
 @pytest.fixture
 def espeak():
     """The one espeak-ng of this process, closed after the test."""
-    pytest.importorskip("espeakng_loader")
     from data_scripts.synthesis.espeak import Espeak
 
     with Espeak() as engine:

@@ -6,8 +6,6 @@ import subprocess
 import sys
 
 import pytest
-
-pytest.importorskip("espeakng_loader")
 import soundfile
 
 from data_scripts.synthesis import corpus as corpus_module
