@@ -165,6 +165,11 @@ def table_from_rows(rows: Iterable[Mapping[str, Any]], features: Features) -> Da
 
 def load_manifest(source: SourceArguments, kind: str, options: RowOptions) -> Dataset | IterableDataset:
     """A folder with a metadata file, or a manifest beside its audio."""
+    return _streamed(table_from_rows(manifest_rows(source, kind, options), options.features), source)
+
+
+def manifest_rows(source: SourceArguments, kind: str, options: RowOptions) -> Iterator[Row]:
+    """Rows of a folder with a metadata file or of a manifest, read as they are used."""
     path, start = Path(source.path).expanduser(), ""
     if kind == "folder":
         if not path.is_dir():
@@ -180,12 +185,9 @@ def load_manifest(source: SourceArguments, kind: str, options: RowOptions) -> Da
             or readers.match_columns(found, source.columns, str(path), need_audio=True, need_text=False)["audio"]
         )
         records = (record for record in records if str(record[1].get(column, "")).startswith(start))
-    rows = (
+    for where, record in islice(records, source.max_rows):
         # Where audio is left out, so is the name that ids are made of: the line number serves.
-        make(record, where, default_id=None if resolver else line_id(where))
-        for where, record in islice(records, source.max_rows)
-    )
-    return _streamed(table_from_rows(rows, options.features), source)
+        yield make(record, where, default_id=None if resolver else line_id(where))
 
 
 def load_text(source: SourceArguments, options: RowOptions) -> Dataset | IterableDataset:
