@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import platform
-import re
 import shlex
 import sys
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trainers.arguments import Config
-from trainers.checkpoint_folder import safetensors_tensors
+from trainers.checkpoints import has_pickles, newest_whole, sealed_here, set_aside
 from trainers.checks import ConfigError
 from trainers.config import dump_config, read_config
 
@@ -35,10 +34,10 @@ CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.jsonl"
 MODEL_FOLDER = "model"
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "deepspeed", "tokenizers", "numpy")
 # A resumed run may differ in these: they change where and how fast it runs and what is shown, not what is learnt.
 MAY_CHANGE = {
+    "training.allow_resume_mismatch",
     "cache.folder",
     "publish.private",
     "publish.push",
@@ -88,6 +87,8 @@ def plan_run(config: Config) -> Run:
     """
     folder = Path(config.training.output_dir)
     resume = config.training.resume
+    if resume == "false" and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        resume = "auto"  # a rank died and the launcher starts all of them again: this is still the first run
     if folder.exists() and not folder.is_dir():
         raise RunError(f"training.output_dir: {folder} is a file; choose a folder")
     if not folder.exists() or not any(folder.iterdir()):
@@ -108,14 +109,45 @@ def plan_run(config: Config) -> Run:
     changed = changed_keys(read_run_config(folder), config)
     if changed:
         lines = [f"  {key}: was {old!r}, now {new!r}" for key, old, new in changed]
-        raise RunError(
-            "\n".join([f"cannot resume {folder} with another config:", *lines])
-            + f"\nUse --config {folder / CONFIG_FILE} as it is, or choose another --training.output_dir"
-        )
-    checkpoint = newest_checkpoint(folder)
+        message = "\n".join([f"{folder} was begun with another config:", *lines])
+        if not config.training.allow_resume_mismatch:
+            raise RunError(
+                f"{message}\nResume with --config {folder / CONFIG_FILE} as it is, accept another course with "
+                "--training.allow_resume_mismatch true, or choose another --training.output_dir"
+            )
+        logger.warning(message)
+    checkpoint, damaged = newest_whole(folder, digests=False)
     if checkpoint is None and resume == "true":
-        raise RunError(f"nothing to resume: no complete checkpoint in {folder}; use --training.resume auto")
+        found = "".join(f"\n  {path.name}: {problem}" for path, problem in damaged.items())
+        raise RunError(f"nothing to resume: no whole checkpoint in {folder}; use --training.resume auto{found}")
     return Run(folder, checkpoint)
+
+
+def settle_checkpoint(run: Run, *, required: bool = False) -> Run:
+    """The run with the newest checkpoint whose every byte verifies; newer ones are set aside and named.
+
+    Writes: call it on the first process alone, once all have planned, and tell the others.
+
+    Args:
+        required: there must be one (training.resume: true).
+
+    Raises:
+        RunError: there is none; DeepSpeed would read pickles that no run of this user wrote.
+    """
+    checkpoint, damaged = newest_whole(run.folder)
+    set_aside(damaged)
+    if checkpoint is None:
+        if required:
+            raise RunError(f"nothing to resume: every checkpoint in {run.folder} was damaged and is set aside")
+        if damaged:
+            logger.warning("no checkpoint in %s is whole: the run starts anew", run.folder)
+    elif has_pickles(checkpoint) and not sealed_here(checkpoint):
+        raise RunError(
+            f"{checkpoint} holds pickled DeepSpeed states that were not sealed with your key, so they could run any "
+            "code. Resume on the machine that wrote them (or bring its key: AMVI_SEAL_KEY), or start a new run from "
+            "its .safetensors"
+        )
+    return Run(run.folder, checkpoint)
 
 
 def read_run_config(folder: Path) -> Config:
@@ -139,42 +171,6 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
     return flat
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the highest step that is complete; incomplete ones are passed over with a warning."""
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := CHECKPOINT.fullmatch(path.name))]
-    for _, path in sorted(found, reverse=True):
-        problem = checkpoint_problem(path)
-        if problem is None:
-            return path
-        logger.warning("passing over %s: %s", path, problem)
-    return None
-
-
-def checkpoint_problem(folder: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, or None.
-
-    Looks at what a killed process leaves behind: missing files, and weight files shorter than their header says.
-    """
-    if (folder / "checkpoint-is-incomplete.txt").exists():
-        return "saving it was interrupted"
-    try:
-        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"trainer_state.json cannot be read ({error})"
-    sharded = any(folder.glob("global_step*")) or any(folder.glob("pytorch_model_fsdp*"))
-    if not sharded and not (folder / "optimizer.pt").is_file():
-        return "optimizer.pt is missing"
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights and not sharded:
-        return "no .safetensors file"
-    for path in weights:
-        try:
-            safetensors_tensors(path)
-        except (OSError, ValueError) as error:
-            return f"{path.name}: {error}"
-    return None
 
 
 def begin_run(run: Run, config: Config, argv: Sequence[str], *, world_size: int = 1, device: str = "cpu") -> None:

@@ -19,6 +19,7 @@ from transformers import Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from trainers.datasets_map import EndlessStream, EpochRows, SetEpoch, row_lengths
+from trainers.reliable import ReliableTrainer
 from trainers.sampler import BudgetBatchSampler
 
 logger = logging.getLogger(__name__)
@@ -28,10 +29,10 @@ IGNORED = -100
 ANSWER_KEYS = {"labels", "decoder_input_ids", "decoder_attention_mask"}
 
 
-class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
+class SpeechSeq2SeqTrainer(ReliableTrainer, Seq2SeqTrainer):
     """Trains and evaluates a sequence-to-sequence speech model.
 
-    Takes the arguments of `Seq2SeqTrainer` and these:
+    Takes the arguments of `Seq2SeqTrainer` and of `ReliableTrainer`, and these:
 
     Args:
         length_column (`str`, *optional*): column of a row's length, in the unit of the budget. `None` batches by count
@@ -180,7 +181,7 @@ class SpeechSeq2SeqTrainer(Seq2SeqTrainer):
         if model.training:
             scale = self.accelerator.num_processes if num_items_in_batch is not None else 1
             for name, part in loss_parts(outputs).items():
-                self._parts[name] = self._parts.get(name, 0.0) + part * scale
+                self._parts[name] = self._parts.get(name, 0.0) + torch.nan_to_num(part, nan=0.0, posinf=0.0) * scale
             self._parts_steps.add(self.state.global_step)
         return (loss, outputs) if return_outputs else loss
 

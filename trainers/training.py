@@ -6,11 +6,12 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import torch
+from accelerate.utils import broadcast_object_list
 from huggingface_hub import get_token
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainingArguments, set_seed
 
@@ -32,23 +33,26 @@ from trainers.callbacks import MetricsLogCallback
 from trainers.card import LABELS, Evaluation, source_commit, update_model_card, write_model_card
 from trainers.checks import ConfigError
 from trainers.collators import P2TCollator, RowError
+from trainers.contract import check_resume, data_fingerprint, resume_facts
 from trainers.datasets_map import with_phoneme_counts
+from trainers.guards import Stop
 from trainers.publishing import IncompleteFolder, PublishError, publish
-from trainers.rows import Rows, audio_hours, build_datasets
-from trainers.runs import Run, begin_run
+from trainers.rows import Rows, audio_hours, build_datasets, rank
+from trainers.runs import Run, RunError, begin_run, settle_checkpoint
 from trainers.seq2seq import SpeechSeq2SeqTrainer
 from trainers.tokenizers import TokenizerError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-# Exit status of a run that trained but could not be uploaded.
-NOT_PUBLISHED = 3
+# Exit statuses of a run that trained but could not be uploaded, or lost a checkpoint on its way.
+NOT_PUBLISHED, NOT_SAVED = 3, 5
 # Enough text of a stream to train or check a tokenizer with.
 STREAM_TEXTS = 100_000
 # Not about the model.
 SPEED = ("epoch", "_runtime", "_per_second")
 # What is wrong with the user's data, paths or settings, and said well enough without a traceback.
-START_ERRORS = (ConfigError, SourceError, SchemaError, TooManyDropped, TokenizerError, RowError)
+START_ERRORS = (ConfigError, RunError, SourceError, SchemaError, TooManyDropped, TokenizerError, RowError)
 
 
 def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
@@ -64,7 +68,11 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     if config.publish.push and get_token() is None:
         raise ConfigError("publish.push", "needs a token of the Hub: run `hf auth login` or set HF_TOKEN")
     args = set_up(config, run)
+    run = on_first_rank(lambda: settle_checkpoint(run, required=config.training.resume == "true"))
     rows = build_datasets(config, run.folder)
+    facts = resume_facts(config, args.world_size, data_fingerprint(rows.train, config.sources()))
+    if run.checkpoint:
+        check_resume(run.checkpoint, facts, allow_mismatch=config.training.allow_resume_mismatch)
     texts = training_texts(rows.train) if config.stage == "p2t" else []
     stage = build_processor_and_model(config, texts)
     collator = build_collator(config, stage)
@@ -77,9 +85,12 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     )
     if args.process_index == 0:
         begin_run(run, config, argv, world_size=args.world_size, device=device_name(args))
-    trainer = build_trainer(config, args, run, stage, rows, collator, metrics, shlex.join(argv))
+    trainer = build_trainer(config, args, run, stage, rows, collator, metrics, shlex.join(argv), facts)
     started = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    try:
+        result = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    except Stop as stop:
+        leave(trainer, stop)
     scores = {"train_loss": result.training_loss}
     if rows.validation is not None:
         scores |= {name: value for name, value in trainer.evaluate().items() if not name.endswith(SPEED)}
@@ -88,7 +99,34 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
         # A rank that leaves while another is still sending makes the launcher report a failure of a finished run.
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()
+    if trainer.failed_saves:
+        logger.error("%d checkpoint(s) could not be saved: %s", len(trainer.failed_saves), trainer.failed_saves[-1])
+        raise SystemExit(NOT_SAVED)
     return scores
+
+
+def on_first_rank(work: Callable[[], T]) -> T:
+    """What `work` gives on the first process, on every process; an error of it is raised on all of them."""
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = work()
+        except Exception as error:
+            outcome[1] = error
+    broadcast_object_list(outcome, from_process=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def leave(trainer: SpeechSeq2SeqTrainer, stop: Stop) -> NoReturn:
+    """End all processes with the status of an early stop; nothing is evaluated, finished or published."""
+    if trainer.is_world_process_zero():
+        logger.error("%s", stop)
+    if trainer.args.world_size > 1:
+        trainer.accelerator.wait_for_everyone()
+        trainer.accelerator.end_training()
+    raise SystemExit(stop.exit_code)
 
 
 def set_up(config: Config, run: Run) -> Seq2SeqTrainingArguments:
@@ -127,6 +165,7 @@ def build_trainer(
     collator: Any,
     metrics: Any,
     command: str,
+    facts: dict[str, Any],
 ) -> SpeechSeq2SeqTrainer:
     """The Trainer of a run, with its log, early stopping and cards."""
     model = stage.model
@@ -151,6 +190,7 @@ def build_trainer(
         length_column="num_phonemes" if text else "duration_s",
         batch_budget=config.data.batch_phonemes if text else config.data.batch_duration_s,
         write_card=lambda folder, trainer: card(config, folder, trainer, hours, command),
+        seal_facts=facts,
     )
 
 
@@ -196,8 +236,6 @@ def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict
     trainer.save_model(str(run.model_folder))
     if not trainer.is_world_process_zero():
         return
-    # The Trainer leaves its own arguments beside the model; no consumer needs a pickle.
-    (run.model_folder / "training_args.bin").unlink(missing_ok=True)
     values = {name: value if math.isfinite(value) else None for name, value in scores.items()}
     report = {"stage": config.stage, "steps": trainer.state.global_step, "seconds": round(seconds, 1), **values}
     (run.folder / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

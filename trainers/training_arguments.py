@@ -41,7 +41,7 @@ NON_NEGATIVE = (
     "seed",
 )
 # Ours, not the Trainer's.
-OWN_FIELDS = ("resume", "early_stopping_patience", "early_stopping_threshold")
+OWN_FIELDS = ("resume", "allow_resume_mismatch", "early_stopping_patience", "early_stopping_threshold")
 
 
 @dataclass
@@ -52,6 +52,8 @@ class TrainingArguments:
     """Run directory: resolved config, environment, metrics log, checkpoints; `model/` holds the finished model."""
     resume: Literal["false", "true", "auto"] = "false"
     """`true` continues from the newest complete checkpoint, `auto` does so if there is one, `false` starts anew."""
+    allow_resume_mismatch: bool = False
+    """Resume though data, config, processes or code are no longer those of the interrupted run."""
 
     # Length and schedule
     num_train_epochs: float = 10.0
