@@ -3,7 +3,6 @@
     load_source(SourceArguments("corpora/vivos"))                          # a folder with metadata.csv and audio files
     load_source(SourceArguments("train.jsonl", columns={"text": "sentence"}))
     load_source(SourceArguments("org/corpus", split="test", streaming=True))   # a Hub data set
-    load_mixture([SourceArguments("a"), SourceArguments("b", weight=0.5)], seed=0)
 
 Rows come back in the columns of `data_scripts.schema`, audio still encoded, text normalised. Importing this module is
 cheap: `datasets` and the audio libraries are loaded with the first source.
@@ -19,7 +18,7 @@ from data_scripts.readers import COLUMN_KEYS, SourceError, closest, detect_kind
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-__all__ = ["SourceArguments", "SourceError", "load_mixture", "load_source"]
+__all__ = ["SourceArguments", "SourceError", "load_source"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +37,9 @@ class SourceArguments:
         revision: branch, tag or commit of a Hub data set.
         columns: schema name → name in the source, where they differ: `{text: sentence, audio: clip}`. `marked_text`
             stands for a column with `[en]…[/en]` inside, which gives both text and spans.
-        weight: in a mixture, passes over this source per epoch (0.5: a seeded half of its rows; 2: all of them twice);
-            of streams, how often the next row is drawn from here, relative to the others.
+        weight: in a mixture (`data_scripts.mixtures`), passes over this source per epoch (0.5: one half of its rows,
+            then another; 2: all of them twice); of streams, how often the next row is drawn from here, relative to
+            the others.
         streaming: rows are read while they are used, never held or cached as a whole.
         max_rows: the first rows only.
         corpus: name in the `corpus` column and in generated ids; the folder, file or Hub name by default.
@@ -112,74 +112,3 @@ def load_source(
     if kind in ("folder", "manifest"):
         return tables.load_manifest(source, kind, options)
     return tables.load_columnar(source, kind, options)
-
-
-def load_mixture(sources: list[SourceArguments], seed: int) -> "Dataset | IterableDataset":
-    """Several sources as one data set, mixed by their weights; a function of the arguments and the seed alone.
-
-    Map-style sources are concatenated, each repeated `weight` times (a fraction takes a seeded sample); shuffling is
-    left to the sampler. If any source streams, rows are drawn at random, with probabilities proportional to the
-    weights, until every source has been read once.
-
-    Raises:
-        SourceError: an id that occurs twice (map-style; a stream cannot be searched), or speech mixed with text alone.
-    """
-    from datasets import Dataset, concatenate_datasets, interleave_datasets
-
-    if not sources:
-        raise SourceError("a mixture needs at least one source")
-    parts = [load_source(source) for source in sources]
-    with_audio = ["audio" in (part.column_names or []) for part in parts]
-    if len(set(with_audio)) > 1:
-        speech, text = sources[with_audio.index(True)].path, sources[with_audio.index(False)].path
-        raise SourceError(
-            f"{speech} has audio and {text} has text alone: they cannot be mixed; kind: text drops audio"
-        )
-    maps = [part for part in parts if isinstance(part, Dataset)]
-    _check_ids(maps, [source for source, part in zip(sources, parts, strict=True) if isinstance(part, Dataset)])
-    if len(maps) == len(parts):
-        weighted = [
-            _repeat(part, source.weight, seed + index)
-            for index, (part, source) in enumerate(zip(maps, sources, strict=True))
-        ]
-        return concatenate_datasets(weighted) if len(weighted) > 1 else weighted[0]
-    streams = [
-        part.to_iterable_dataset(num_shards=max(1, min(64, len(part)))) if isinstance(part, Dataset) else part
-        for part in parts
-    ]
-    if len(streams) == 1:
-        return streams[0]
-    total = sum(source.weight for source in sources)
-    probabilities = [source.weight / total for source in sources]
-    return interleave_datasets(streams, probabilities=probabilities, seed=seed, stopping_strategy="all_exhausted")
-
-
-def _repeat(part: "Dataset", weight: float, seed: int) -> "Dataset":
-    import numpy as np
-
-    whole, fraction = divmod(weight, 1)
-    indices = list(range(len(part))) * int(whole)
-    if fraction:
-        sample = np.random.default_rng(seed).choice(len(part), round(fraction * len(part)), replace=False)
-        indices += sorted(int(index) for index in sample)
-    return part if weight == 1 else part.select(indices)
-
-
-def _check_ids(parts: "list[Dataset]", sources: list[SourceArguments]) -> None:
-    seen: dict[str, str] = {}
-    twice: dict[str, tuple[str, str]] = {}
-    for part, source in zip(parts, sources, strict=True):
-        for row_id in part["id"]:
-            if row_id in seen:
-                twice.setdefault(row_id, (seen[row_id], source.path))
-            else:
-                seen[row_id] = source.path
-    if twice:
-        row_id, (first, second) = next(iter(twice.items()))
-        remedy = (
-            "run `python scripts/prepare_data.py validate`, which keeps the first of each"
-            if first == second
-            else "set id_prefix for one of them, or drop one if it is the same data"
-        )
-        places = first if first == second else f"{first} and {second}"
-        raise SourceError(f"{len(twice)} id(s) occur twice, for example {row_id!r} in {places}: {remedy}")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from data_scripts.audio import SoundfileAudio, embed_audio, read_audio
 from data_scripts.readers import read_records
 from data_scripts.schema import FEATURES, TEXT_FEATURES, SchemaError
-from data_scripts.sources import SourceArguments, SourceError, load_mixture, load_source
+from data_scripts.sources import SourceArguments, SourceError, load_source
 
 from .conftest import encode, voice, write_csv
 
@@ -287,59 +287,6 @@ def test_importing_arguments_is_cheap():
         "import sys, data_scripts.sources; assert not {'datasets', 'torch', 'soundfile', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.fixture
-def two(make_folder):
-    """Folders of 6 and 4 rows."""
-    clip = encode(voice(0.1))
-    return [
-        SourceArguments(str(make_folder({f"{name}{i}.wav": clip for i in range(number)}, name=name)))
-        for name, number in (("a", 6), ("b", 4))
-    ]
-
-
-def test_mixture_repeats_by_weight(two):
-    two[0].weight, two[1].weight = 0.5, 2.0
-    rows = load_mixture(two, seed=1)
-    ids = rows["id"][:]
-    assert len(ids) == 3 + 8
-    assert sum(name.startswith("a/") for name in ids) == len({name for name in ids if name.startswith("a/")}) == 3
-    assert sorted(ids[3:]) == sorted([f"b/b{i}.wav" for i in range(4)] * 2)
-    assert load_mixture(two, seed=1)["id"][:] == ids
-    assert any(load_mixture(two, seed=seed)["id"][:] != ids for seed in range(2, 6))
-    assert load_mixture([two[1]], seed=0)["id"][:4] == [f"b/b{i}.wav" for i in range(4)]
-
-
-def test_streaming_mixture_draws_by_weight(two):
-    two[0].streaming, two[0].weight = True, 3.0
-    rows = load_mixture(two, seed=1)
-    assert isinstance(rows, IterableDataset)
-    ids = [row["id"] for row in rows]
-    assert set(ids) == {f"a/a{i}.wav" for i in range(6)} | {f"b/b{i}.wav" for i in range(4)}
-    assert ids == [row["id"] for row in load_mixture(two, seed=1)]
-    many = [row["id"][0] for _, row in zip(range(12), load_mixture(two, seed=3), strict=False)]
-    assert many.count("a") > many.count("b")
-
-
-def test_mixture_finds_repeated_ids(two, make_folder):
-    folder = make_folder({"a0.wav": encode(voice(0.1))}, name="more/a")
-    other = SourceArguments(str(folder))
-    with pytest.raises(SourceError, match=r"1 id\(s\) occur twice.*'a/a0\.wav'.*id_prefix"):
-        load_mixture([two[0], other], seed=0)
-    other.id_prefix = "more/"
-    assert len(load_mixture([two[0], other], seed=0)) == 7
-    write_csv(folder / "metadata.csv", [{"file_name": "a0.wav", "text": "a"}] * 2)
-    with pytest.raises(SourceError, match=r"prepare_data\.py validate"):
-        load_mixture([other], seed=0)
-
-
-def test_mixture_of_speech_and_text_is_refused(two, tmp_path):
-    (tmp_path / "lines.txt").write_text("xin chào\n", encoding="utf-8")
-    with pytest.raises(SourceError, match="kind: text"):
-        load_mixture([two[0], SourceArguments(str(tmp_path / "lines.txt"))], seed=0)
-    with pytest.raises(SourceError, match="at least one"):
-        load_mixture([], seed=0)
 
 
 TEXT_CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
