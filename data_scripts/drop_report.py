@@ -1,12 +1,11 @@
 """What validation found: every dropped row with its reason, and how often each repair was made."""
 
-import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from data_scripts.files import write_json
 from data_scripts.text.normalize import PROBLEM_CODES, REPAIR_CODES
 
 if TYPE_CHECKING:
@@ -42,10 +41,16 @@ CODES: dict[str, tuple[Verdict, str]] = {
     "wrong_extension": ("repaired", "the file name says another format: read by content"),
     **{f"text_{code}": ("repaired", f"text: {meaning}") for code, meaning in REPAIR_CODES.items()},
     "text_normalised": ("repaired", "text: case, punctuation or spelling"),
+    "spoken_form": ("repaired", "text: numbers, dates, units and abbreviations written as they are read"),
     "clipped": ("noted", "more than 1 % of samples at full scale"),
     "duplicate_audio": ("noted", "the same recording as an earlier row"),
 }
-EXAMPLES_KEPT = 20  # of each repair; dropped rows are all listed
+EXAMPLES_KEPT = 20  # of each repair
+FINDINGS_KEPT = 10_000  # dropped rows of each code in a merged report, which must not grow with the corpus
+
+
+def _limit(code: str) -> int:
+    return FINDINGS_KEPT if CODES[code][0] == "dropped" else EXAMPLES_KEPT
 
 
 class Finding(NamedTuple):
@@ -61,7 +66,8 @@ class Finding(NamedTuple):
 class DropReport:
     """Findings of one pass over a source.
 
-    `findings` lists every dropped row and the first `EXAMPLES_KEPT` rows of each repair; `counts` counts all.
+    `findings` lists every dropped row (a merged report the first `FINDINGS_KEPT` of each code) and the first
+    `EXAMPLES_KEPT` rows of each repair; `counts` counts all.
     """
 
     source: str = ""
@@ -98,10 +104,10 @@ class DropReport:
 
     def merge(self, other: "DropReport") -> None:
         """Take in the report of a later part of the same source."""
-        shown = Counter(finding.code for finding in self.findings)
+        shown = Counter({code: min(count, _limit(code)) for code, count in self.counts.items()})
         for finding in other.findings:
             shown[finding.code] += 1
-            if CODES[finding.code][0] == "dropped" or shown[finding.code] <= EXAMPLES_KEPT:
+            if shown[finding.code] <= _limit(finding.code):
                 self.findings.append(finding)
         self.counts.update(other.counts)
         self.num_rows += other.num_rows
@@ -170,11 +176,3 @@ class DropReport:
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
         write_json(path, self.to_dict())
-
-
-def write_json(path: str | Path, data: Any) -> None:
-    """Write through a temporary file, so that a reader never meets half of it."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)

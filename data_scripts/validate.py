@@ -1,73 +1,28 @@
-"""Check rows before training: what is broken is dropped and listed, what can be mended is mended and counted.
+"""Check rows before training: what is broken is dropped and listed, what can be mended is mended and counted."""
 
-Cost on one core for each hour of 16 kHz speech in clips of 3 s, text and hashing included: 1.4 s for FLAC, 8.5 s for
-Opus, nearly all of it decoding.
-"""
-
-import hashlib
-import logging
-import os
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
-from pathlib import PurePath
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import datasets
 from datasets import Dataset, Features, IterableDataset
 
-from data_scripts.audio import MIN_DURATION_S, SAMPLING_RATE_HZ, AudioError, DecodedAudio, decode_audio, source_name
-from data_scripts.decoding import EXTENSIONS
+from data_scripts.audio import MIN_DURATION_S
 from data_scripts.drop_report import CODES, DropReport, Finding
+from data_scripts.engines import make_engine
+from data_scripts.row_checks import Limits, Outcome, check_row
 from data_scripts.schema import FEATURES, TEXT_FEATURES, Row
 from data_scripts.tables import table_from_rows
-from data_scripts.text.normalize import PROBLEM_CODES, normalize_with_spans, text_problems, text_repairs
 
 __all__ = ["CODES", "DropReport", "Finding", "Limits", "RowChecker", "Seen", "TooManyDropped", "validate_rows"]
-
-logger = logging.getLogger(__name__)
 
 Rows = TypeVar("Rows", Dataset, IterableDataset)
 
 CHUNK_ROWS = 32
 STREAM_BATCH_ROWS = 64
 ROWS_TO_JUDGE = 1000  # of a stream, before its drop fraction means anything
-HASH_LIMIT_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a row must satisfy.
-
-    Args:
-        min_duration_s, max_duration_s: outside of them a recording is dropped (codes too_short, too_long).
-        duration_tolerance_s: how far a recording may be from the duration that its manifest states.
-        keep_text_problems: problems of the text that are no reason to drop a row: any of digits, symbols, emoji,
-            other_script, mojibake.
-        max_drop_fraction: stop if more than this part of the rows is dropped.
-        need_text: a row without text is dropped.
-    """
-
-    min_duration_s: float = MIN_DURATION_S
-    max_duration_s: float = 30.0
-    duration_tolerance_s: float = 0.5
-    keep_text_problems: tuple[str, ...] = ()
-    max_drop_fraction: float | None = None
-    need_text: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_duration_s < self.max_duration_s:
-            raise ValueError(f"0 <= min_duration_s < max_duration_s, got {self.min_duration_s}, {self.max_duration_s}")
-        if self.max_drop_fraction is not None and not 0 <= self.max_drop_fraction <= 1:
-            raise ValueError(f"max_drop_fraction is between 0 and 1, got {self.max_drop_fraction}")
-        for code in self.keep_text_problems:
-            if code not in PROBLEM_CODES or code == "empty":
-                allowed = ", ".join(code for code in PROBLEM_CODES if code != "empty")
-                raise ValueError(f"keep_text_problems: {code!r} is none of {allowed}")
 
 
 class TooManyDropped(ValueError):
@@ -87,132 +42,66 @@ class Seen:
     ids: set[str] = field(default_factory=set)
     audio: dict[str, str] = field(default_factory=dict)  # digest of the file → id
 
+    def is_new(self, row_id: str) -> bool:
+        """Enter an id; whether it was not there."""
+        repeated = row_id in self.ids
+        self.ids.add(row_id)
+        return not repeated
 
-class Outcome(NamedTuple):
-    """What checking one row gave. `code` is None for a row that is kept; `notes` are (code, detail) of repairs."""
-
-    code: str | None
-    detail: str
-    file: str
-    notes: tuple[tuple[str, str], ...]
-    text: str
-    spans: list[Any]
-    duration_s: float | None
-    digest: str | None
+    def first_with(self, digest: str, row_id: str) -> str:
+        """Enter a recording; the id of the first row that had it."""
+        return self.audio.setdefault(digest, row_id)
 
 
-def check_row(row: Mapping[str, Any], limits: Limits, need_audio: bool) -> Outcome:
-    """Check one row by itself (repeats are the caller's to find). Text comes first: it is cheaper."""
-    audio = row.get("audio")
-    file = source_name(audio) if audio else ""
-    raw = row.get("text") or ""
-    text, spans = normalize_with_spans(raw, row.get("spans") or [])
-    notes = [(f"text_{code}", "") for code in text_repairs(raw)]
-    if text != raw and not notes:
-        notes.append(("text_normalised", f"{raw[:60]!r} → {text[:60]!r}"))
-    result = Outcome(None, "", file, tuple(notes), text, spans, row.get("duration_s"), None)
-    if not text and limits.need_text:
-        return result._replace(code="no_text", detail=f"text is {raw[:60]!r}" if raw else "")
-    problems = [code for code in text_problems(raw) if code != "empty" and code not in limits.keep_text_problems]
-    if problems:
-        return result._replace(code=f"text_{problems[0]}", detail=raw[:200])
-    if not need_audio:
-        return result
-    if not audio:
-        return result._replace(code="missing", detail="the row names no audio")
-    try:
-        decoded, digest = _decode(audio, limits)
-    except AudioError as error:
-        return result._replace(code=error.code, detail=error.detail)
-    decoded_s, stated_s = decoded.info.duration_s, row.get("duration_s")
-    if stated_s is not None and abs(decoded_s - stated_s) > limits.duration_tolerance_s:
-        code = "truncated" if decoded_s < stated_s else "duration_mismatch"
-        return result._replace(code=code, detail=f"{decoded_s:.2f} s of audio, {stated_s:.2f} s stated")
-    notes += _audio_notes(decoded, audio)
-    return result._replace(notes=tuple(notes), duration_s=decoded_s, digest=digest)
+@dataclass(frozen=True)
+class _Chunk:
+    """A task for the workers of a RowChecker."""
+
+    rows: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return f"the {len(self.rows)} rows from {self.rows[0].get('id')!r}"
 
 
-def _decode(audio: Mapping[str, Any], limits: Limits) -> tuple[DecodedAudio, str | None]:
-    """The samples and a digest of the file, which is read once; None for a file too big to hold beside its samples."""
-    digest = None
-    content, path = audio.get("bytes"), audio.get("path")
-    if content is None and path and os.path.isfile(path) and os.path.getsize(path) <= HASH_LIMIT_BYTES:
-        try:
-            with open(path, "rb") as file:
-                content = file.read()
-        except OSError:
-            content = None  # decode_audio says what is wrong
-    if content is not None:
-        audio = {"path": path, "bytes": content}
-        digest = hashlib.blake2b(content, digest_size=12).hexdigest()
-    decoded = decode_audio(audio, min_duration_s=limits.min_duration_s, max_duration_s=limits.max_duration_s)
-    return decoded, digest
-
-
-def _audio_notes(decoded: DecodedAudio, audio: Mapping[str, Any]) -> list[tuple[str, str]]:
-    info = decoded.info
-    details = {"downmixed": f"{info.num_channels} channels"}
-    notes = [(code, details.get(code, "")) for code in decoded.notes]
-    if info.sampling_rate_hz != SAMPLING_RATE_HZ:
-        notes.append(("resampled", f"{info.sampling_rate_hz} Hz"))
-    suffix = PurePath(audio.get("path") or "").suffix.lower()
-    if suffix and suffix not in EXTENSIONS.get(info.container, {suffix}):
-        notes.append(("wrong_extension", f"is {info.container}"))
-    return notes
-
-
-def _check_chunk(rows: list[dict[str, Any]], limits: Limits, need_audio: bool) -> list[Outcome]:
-    return [check_row(row, limits, need_audio) for row in rows]
+def _check_chunk(chunk: _Chunk, limits: Limits, need_audio: bool) -> list[Outcome]:
+    return [check_row(row, limits, need_audio) for row in chunk.rows]
 
 
 class RowChecker:
     """Checks rows in this process or in `num_workers` others; outcomes come in the order of the rows.
 
     A context manager, so that one set of processes serves many calls.
+
+    Raises:
+        ValueError: fewer than 0 workers.
     """
 
     def __init__(self, limits: Limits, num_workers: int = 0) -> None:
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be at least 0, got {num_workers}")
         self.limits, self.num_workers = limits, num_workers
-        # Not forked: the parent may hold threads of Arrow or of a training loop.
-        context = get_context("spawn")
-        self._pool = ProcessPoolExecutor(num_workers, mp_context=context) if num_workers else None
+        self._engine = make_engine("local", num_workers)
 
     def __enter__(self) -> "RowChecker":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+        self._engine.close()
 
     def check(self, rows: Iterable[Mapping[str, Any]], need_audio: bool) -> Iterator[Outcome]:
         """Outcome of each row.
 
         Raises:
-            RuntimeError: a worker process died (out of memory, or a decoder crashed on a file).
+            EngineError: a worker process died twice on the same rows (out of memory, or a decoder crashed on a file).
         """
-        rows = iter(rows)
-        if not self._pool:
-            for row in rows:
-                yield check_row(row, self.limits, need_audio)
+        if not self.num_workers:
+            yield from (check_row(row, self.limits, need_audio) for row in rows)
             return
-        pending: deque[tuple[str, Future[list[Outcome]]]] = deque()
-        while True:
-            # A bounded queue: rows may carry the bytes of whole recordings.
-            while len(pending) < 4 * self.num_workers and (chunk := [dict(row) for row in islice(rows, CHUNK_ROWS)]):
-                job = self._pool.submit(_check_chunk, chunk, self.limits, need_audio)
-                pending.append((str(chunk[0].get("id")), job))
-            if not pending:
-                return
-            first, job = pending.popleft()
-            try:
-                yield from job.result()
-            except BrokenProcessPool as error:
-                raise RuntimeError(
-                    f"a worker process died while checking the {CHUNK_ROWS} rows from {first!r}: out of memory, or a "
-                    "decoder crashed on a file; num_workers=0 finds which"
-                ) from error
+        rows = iter(rows)
+        # The engine draws few chunks at a time: rows may carry the bytes of whole recordings.
+        chunks = iter(lambda: _Chunk([dict(row) for row in islice(rows, CHUNK_ROWS)]), _Chunk([]))
+        check = partial(_check_chunk, limits=self.limits, need_audio=need_audio)
+        for outcomes in self._engine.map(check, chunks):
+            yield from outcomes
 
 
 def validate_rows(
@@ -274,9 +163,9 @@ def _validate_map(dataset: Dataset, checker: RowChecker, report: DropReport, see
         texts = dataset.remove_columns("audio") if "audio" in dataset.column_names else dataset
         outcomes = checker.check((dataset[index] for index in range(len(dataset))), need_audio)
         for index, (row, outcome) in enumerate(zip(cast(Iterable[dict[str, Any]], texts), outcomes, strict=True)):
-            if record(report, seen, row, outcome):
+            if record(report, seen, row["id"], outcome):
                 kept.append(index)
-            yield _updated(row, outcome)
+            yield updated(row, outcome)
 
     features = FEATURES if "audio" in dataset.column_names else TEXT_FEATURES
     clean = table_from_rows(checked(), Features({key: value for key, value in features.items() if key != "audio"}))
@@ -296,28 +185,26 @@ class _StreamCheck:
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         outcomes = self.checker.check(rows, self.need_audio)
         kept = [
-            _updated(row, outcome)
+            updated(row, outcome)
             for row, outcome in zip(rows, outcomes, strict=True)
-            if record(self.report, self.seen, row, outcome)
+            if record(self.report, self.seen, row["id"], outcome)
         ]
         _stop_if_too_many(self.report, self.checker.limits, ROWS_TO_JUDGE)
         return {key: [row[key] for row in kept] for key in batch}
 
 
-def _updated(row: Mapping[str, Any], outcome: Outcome) -> Row:
-    updated = {**row, "text": outcome.text, "spans": outcome.spans}
+def updated(row: Mapping[str, Any], outcome: Outcome) -> Row:
+    """A kept row with what checking mended and measured."""
+    mended = {**row, "text": outcome.text, "spans": outcome.spans}
     if "duration_s" in row:
-        updated["duration_s"] = outcome.duration_s
-    return updated  # type: ignore[return-value]
+        mended["duration_s"] = outcome.duration_s
+    return cast(Row, mended)
 
 
-def record(report: DropReport, seen: Seen, row: Mapping[str, Any], outcome: Outcome) -> bool:
+def record(report: DropReport, seen: Seen, row_id: str, outcome: Outcome) -> bool:
     """Enter one outcome into the report; whether the row is kept."""
     report.num_rows += 1
-    row_id = row["id"]
-    repeated = row_id in seen.ids
-    seen.ids.add(row_id)
-    code, detail = ("duplicate_id", "") if repeated else (outcome.code, outcome.detail)
+    code, detail = (outcome.code, outcome.detail) if seen.is_new(row_id) else ("duplicate_id", "")
     if code:
         report.add(code, row_id, outcome.file, detail)
         report.seconds_dropped += outcome.duration_s or 0.0
@@ -325,7 +212,7 @@ def record(report: DropReport, seen: Seen, row: Mapping[str, Any], outcome: Outc
     for note, about in outcome.notes:
         report.add(note, row_id, outcome.file, about)
     if outcome.digest:
-        first = seen.audio.setdefault(outcome.digest, row_id)
+        first = seen.first_with(outcome.digest, row_id)
         if first != row_id:
             report.add("duplicate_audio", row_id, outcome.file, f"same as {first}")
     report.seconds_kept += outcome.duration_s or 0.0

@@ -25,15 +25,16 @@ def make_engine(name: str, num_workers: int = 0, address: str | None = None) -> 
             else one started for the job.
 
     Raises:
-        EngineError: unknown name, a negative number of workers, an address without a cluster, ray is not installed.
+        ValueError: unknown name, a negative number of workers, an address for the local engine.
+        EngineError: no cluster at the address, or ray is not installed.
     """
     if name not in ENGINES:
-        raise EngineError(f"unknown engine {name!r}; allowed are {', '.join(ENGINES)}")
+        raise ValueError(f"unknown engine {name!r}; allowed are {', '.join(ENGINES)}")
     if num_workers < 0:
-        raise EngineError(f"num_workers must be at least 0, got {num_workers}")
+        raise ValueError(f"num_workers must be at least 0, got {num_workers}")
     if name == "local":
         if address is not None:
-            raise EngineError(f"address {address!r} is for engine ray; leave it out, or choose --engine ray")
+            raise ValueError(f"address {address!r} is for engine ray; leave it out, or choose --engine ray")
         return LocalEngine(num_workers)
     from data_scripts.engines.ray_engine import RayEngine
 

@@ -27,7 +27,7 @@ class RayEngine(Engine):
 
     def __init__(self, num_workers: int = 0, address: str | None = None) -> None:
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports] - an option
         except ImportError as error:
             raise EngineError(INSTALL) from error
         self._ray: Any = ray
@@ -77,12 +77,12 @@ class RayEngine(Engine):
         except errors.OutOfMemoryError as error:
             raise died_twice(task, "Ray killed it because its node had no memory left") from error
         except errors.RayError as error:
-            raise died_twice(task, str(error).strip().splitlines()[0]) from error
+            raise died_twice(task, str(error).strip().splitlines()[0].rstrip(".")) from error
 
     def close(self) -> None:
         if self._ours and self._ray.is_initialized():
             self._ray.shutdown()
 
 
-def _call(function: Callable[[Task], Result], task: Task) -> Result:
+def _call(function: Callable[[Any], Any], task: Any) -> Any:
     return function(task)

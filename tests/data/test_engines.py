@@ -143,5 +143,5 @@ def _runs(process: int) -> bool:
     ],
 )
 def test_arguments_are_checked(arguments, message):
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(ValueError, match=message):
         make_engine(*arguments)
