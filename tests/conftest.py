@@ -34,3 +34,7 @@ def shared_data() -> Path:
 def tone() -> np.ndarray:
     """0.5 s of a 220 Hz tone at 16 kHz, float32, shape (8000,)."""
     return (0.1 * np.sin(2 * np.pi * 220 * np.arange(8000) / 16_000)).astype(np.float32)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--faults", metavar="FILE", help="write the table of injected faults to FILE (make faults)")

@@ -1,0 +1,152 @@
+"""Killed at any moment, a run goes on as if nothing had happened: same rows, inputs, losses and weights."""
+
+import random
+import time
+
+import pytest
+from traced import SAVE_PLACES, read_trace, wait_for_steps
+
+STREAM = ["--training.per_device_train_batch_size", "4"]
+SETTINGS = {
+    "1 rank, map-style": (1, []),
+    "1 rank, map-style, 2 workers": (1, ["--training.dataloader_num_workers", "2"]),
+    "1 rank, streaming": (1, STREAM),
+    "1 rank, streaming, 2 workers": (1, [*STREAM, "--training.dataloader_num_workers", "2"]),
+    "2 ranks, map-style": (2, []),
+    "2 ranks, map-style, 2 workers": (2, ["--training.dataloader_num_workers", "2"]),
+    "2 ranks, streaming": (2, STREAM),
+}
+ACCUMULATED = ["--training.gradient_accumulation_steps", "2"]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(launcher, arguments, workspace, tmp_path_factory):
+    """The trace of each rank of a run that nothing happens to, by setting."""
+    known = {}
+
+    def run(setting):
+        if setting not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            ranks, more = prepare(setting, workspace)
+            outcome = launcher.run(arguments(folder / "run", *more), folder / "trace", ranks=ranks)
+            assert outcome.codes == [0] * ranks, outcome
+            known[setting] = [steps_of(read_trace(folder / f"trace-{rank}.jsonl")) for rank in range(ranks)]
+            assert all(len(trace) == 14 for trace in known[setting])
+        return known[setting]
+
+    return run
+
+
+def prepare(setting, workspace):
+    ranks, more = SETTINGS[setting]
+    if "streaming" in setting:
+        more = [*more, "--data.train", f"[{{path: {workspace}/data, split: train, streaming: true}}]"]
+    return ranks, more
+
+
+def steps_of(trace):
+    """Step → its entries, in order; a step written twice by one start cannot be told apart, so starts are split."""
+    steps = {}
+    for entry in trace:
+        steps.setdefault(entry["step"], []).append(entry)
+    return steps
+
+
+def starts_of(trace):
+    """A trace divided where a resumed run goes back."""
+    starts, last = [[]], 0
+    for entry in trace:
+        if entry["step"] < last or (entry["step"] == last and "rows" in entry and "weights" in starts[-1][-1]):
+            starts.append([])
+        starts[-1].append(entry)
+        last = entry["step"]
+    return [steps_of(start) for start in starts]
+
+
+def difference(reference, trace):
+    """What differs between the steps of an undisturbed run and all those of a disturbed one; None if nothing does."""
+    finished = set()
+    for start in starts_of(trace):
+        for step, entries in start.items():
+            whole = any("weights" in entry for entry in entries)
+            if entries != reference[step][: len(entries)] or (whole and len(entries) != len(reference[step])):
+                return f"step {step}: {entries} instead of {reference[step]}"
+            finished |= {step} if whole else set()
+    missing = reference.keys() - finished
+    return f"steps never finished: {sorted(missing)}" if missing else None
+
+
+def disturbed(launcher, arguments, workspace, tmp_path, setting, reference, **fault):
+    """Run with a fault, then again until it ends; what differs from the undisturbed run."""
+    ranks, more = prepare(setting, workspace)
+    argv = arguments(tmp_path / "run", *more)
+    first = launcher.run(argv, tmp_path / "trace", ranks=ranks, **fault)
+    assert any(code != 0 for code in first.codes), f"the fault did not happen: {first}"
+    second = launcher.run(argv, tmp_path / "trace", ranks=ranks)
+    if second.codes != [0] * ranks:
+        return second
+    found = [difference(reference[rank], read_trace(tmp_path / f"trace-{rank}.jsonl")) for rank in range(ranks)]
+    return next((problem for problem in found if problem), None)
+
+
+def kill_after(seed):
+    """Kill every rank, some random time after a random step."""
+
+    def fault(processes, trace):
+        moment = random.Random(seed)
+        wait_for_steps(trace, moment.randrange(1, 13), processes)
+        time.sleep(moment.random() * 0.1)
+        for process in processes:
+            process.kill()
+
+    return fault
+
+
+def check_kill(setting, seed, request):
+    launcher, arguments, workspace, tmp_path, undisturbed, faults = (
+        request.getfixturevalue(name)
+        for name in ("launcher", "arguments", "workspace", "tmp_path", "undisturbed", "faults")
+    )
+    problem = disturbed(
+        launcher, arguments, workspace, tmp_path, setting, undisturbed(setting), fault=kill_after(seed)
+    )
+    faults.check(2, f"kill -9 at a random moment: {setting}", problem is None, problem)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(request):
+    check_kill("1 rank, map-style", 0, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_kills_at_random_moments(setting, seed, request):
+    check_kill(setting, seed, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", SAVE_PLACES)
+@pytest.mark.parametrize("setting", ["1 rank, map-style", "2 ranks, map-style"])
+def test_kills_inside_a_save(setting, place, launcher, arguments, workspace, tmp_path, undisturbed, faults):
+    problem = disturbed(launcher, arguments, workspace, tmp_path, setting, undisturbed(setting), save_fault=(place, 6))
+    faults.check(1, f"kill -9 inside a save: {setting.split(',')[0]}", problem is None, problem)
+    named = list((tmp_path / "run").glob("damaged-checkpoint-6"))
+    faults.check(1, "the interrupted checkpoint is set aside", bool(named), place)
+
+
+@pytest.mark.slow
+def test_every_row_once_an_epoch(launcher, arguments, tmp_path, faults):
+    argv = arguments(tmp_path / "run", "--training.max_steps", "-1", "--training.num_train_epochs", "5")
+    outcome = launcher.run(argv, tmp_path / "trace", ranks=2)
+    assert outcome.codes == [0, 0], outcome
+    batches = [
+        [entry["rows"] for entry in read_trace(tmp_path / f"trace-{rank}.jsonl") if "rows" in entry]
+        for rank in range(2)
+    ]
+    per_epoch, left = divmod(len(batches[0]), 5)
+    assert not left and len(batches[1]) == len(batches[0])
+    for epoch in range(5):
+        span = slice(epoch * per_epoch, (epoch + 1) * per_epoch)
+        rows = sorted(row for rank in range(2) for batch in batches[rank][span] for row in batch)
+        expected = sorted(f"train-{number}" for number in range(24))
+        faults.check(2, "2 ranks, length bucketing: every row once an epoch", rows == expected, rows)
