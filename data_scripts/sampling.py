@@ -1,7 +1,7 @@
 """Which rows an epoch takes, where it does not take all of them.
 
-Short against medium utterances at a fixed ratio: the third system of VLSP 2025 (Sec. 3.3) trained on four utterances of
-0-5 s for each of 5-10 s, as the test set has them.
+Short against medium utterances at a fixed ratio: the third system of VLSP 2025 (Sec. 3.3) trained on four utterances
+of 0-5 s for each of 5-10 s, as the test set has them.
 """
 
 from collections.abc import Sequence
@@ -38,8 +38,8 @@ def ratio_sample(
 ) -> np.ndarray:
     """The rows of one epoch: `ratio` short ones for each medium one, all of the scarcer kind.
 
-    A function of its arguments alone. Of the kind that is plentiful each epoch takes another part, so that no row comes
-    back before (nearly) all of its kind have had their turn; no row comes twice in an epoch.
+    A function of its arguments alone. Of the kind that is plentiful each epoch takes another part, so that no row
+    comes back before (nearly) all of its kind have had their turn; no row comes twice in an epoch.
 
     Args:
         lengths: seconds of each row.
@@ -86,7 +86,7 @@ def _classes(
 
 
 def _turn(rows: np.ndarray, count: int, epoch: int, seed: list[int]) -> np.ndarray:
-    """The part of `rows` whose turn it is: parts of one shuffled order after the other, a new order when it is used up.
+    """The part of `rows` whose turn it is: one part of a shuffled order after the other, then a new order.
 
     The fewer than `count` rows that an order leaves over are others in the next one.
     """

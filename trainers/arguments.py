@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from data_scripts.sources import SourceArguments
+from trainers.augmentation_arguments import AugmentationArguments, ShortMediumArguments
 from trainers.checks import ConfigError, require, require_fraction, require_non_negative, require_positive
 from trainers.model_arguments import EncoderArguments, JointArguments, ModelArguments, P2TArguments, S2PArguments
 from trainers.training_arguments import TrainingArguments
@@ -25,40 +26,10 @@ __all__ = [
     "P2TArguments",
     "PublishArguments",
     "S2PArguments",
+    "ShortMediumArguments",
     "SourceArguments",
     "TrainingArguments",
 ]
-
-
-@dataclass
-class AugmentationArguments:
-    """Random changes to training audio, seeded by (seed, epoch, row); everything at 0 or null is off."""
-
-    speed: float = 0.0
-    """Largest relative change of speed: 0.1 plays between 0.9 and 1.1 times as fast."""
-    gain_db: float = 0.0
-    """Largest change of level, in dB either way."""
-    noise_snr_db: float | None = None
-    """Lowest signal-to-noise ratio of added noise, in dB; drawn between this and 30 dB above it."""
-    time_masks: int = 0
-    """Stretches of features masked per utterance (SpecAugment)."""
-    time_mask_s: float = 0.3
-    """Longest masked stretch, in seconds."""
-    frequency_masks: int = 0
-    """Bands of mel filters masked per utterance (SpecAugment)."""
-    frequency_mask_bins: int = 20
-    """Widest masked band, in mel filters."""
-
-    def __post_init__(self) -> None:
-        names = ["gain_db", "time_masks", "frequency_masks", "time_mask_s", "frequency_mask_bins"]
-        require_non_negative(self, "data.augmentation.", names)
-        require(0 <= self.speed <= 0.5, "data.augmentation.speed", f"must be between 0 and 0.5, got {self.speed}")
-
-    @property
-    def active(self) -> bool:
-        """Whether anything changes the audio or its features."""
-        masks = self.time_masks > 0 or self.frequency_masks > 0
-        return masks or self.speed > 0 or self.gain_db > 0 or self.noise_snr_db is not None
 
 
 @dataclass
@@ -95,6 +66,8 @@ class DataArguments:
     """Seconds of audio per device and step, padding included; null uses training.per_device_train_batch_size."""
     batch_phonemes: int | None = None
     """p2t: phonemes per device and step, padding included; null uses training.per_device_train_batch_size."""
+    short_medium: ShortMediumArguments = field(default_factory=ShortMediumArguments)
+    """Short and medium utterances at a fixed ratio."""
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
     """Random changes to training audio."""
 
@@ -231,6 +204,10 @@ class Config:
         streamed = any(source.streaming for source in (data.train + data.text if text_stage else data.train))
         endless = "must be set with streaming sources, whose length is unknown; for example --training.max_steps 10000"
         require(not streamed or training.max_steps > 0, "training.max_steps", endless)
+        if data.short_medium.ratio:
+            key = "data.short_medium.ratio"
+            require(not text_stage, key, "chooses by seconds of audio, but stage p2t reads text: set it to 0")
+            require(not streamed, key, "needs every length beforehand: turn streaming off, or set it to 0")
 
     def _check_caches(self) -> None:
         cache, key = self.cache, "cache.encoder_states"

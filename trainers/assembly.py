@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
+from data_scripts.augment import Augmenter, NoiseError
 from data_scripts.text.g2p import G2P
 from data_scripts.text.phonemes import phoneme_symbols
 from models.tspc import (
@@ -234,16 +235,23 @@ def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any
 
     Args:
         augment: whether training rows are augmented as `data.augmentation` says.
+
+    Raises:
+        ConfigError: a folder of noise or rooms without readable audio.
     """
     seed = config.training.seed
-    augmentation = config.data.augmentation if augment and config.data.augmentation.active else None
     if config.stage == "p2t":
         labels = PhonemeLabels(G2P(config.model.register), stage.processor.phoneme_tokenizer)
         text = TextLabels(stage.processor.tokenizer)
         data = config.data
         changes = {"noise": data.phoneme_noise, "shuffle": data.word_shuffle}
         return P2TCollator(labels, text, **changes, seed=seed, dialect=data.dialect)
-    inputs = SpeechInputs(stage.processor.feature_extractor, seed=seed, augmentation=augmentation)
+    settings = config.data.augmentation
+    try:
+        augmenter = Augmenter(settings) if augment and settings.active else None
+    except NoiseError as error:
+        raise ConfigError(f"data.augmentation.{error.key}", error.detail) from error
+    inputs = SpeechInputs(stage.processor.feature_extractor, seed=seed, augmentation=augmenter)
     if config.stage == "joint":
         return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer))
     return S2PCollator(inputs, PhonemeLabels(G2P(config.model.register), stage.processor.tokenizer))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from data_scripts.audio import AudioError, read_audio
-from data_scripts.augment import augment_waveform, mask_features
+from data_scripts.augment import Augmenter, NoiseError
 from data_scripts.spans import shuffle_words
 from models.tspc import speech_inputs
 
@@ -34,10 +34,15 @@ class RowError(ValueError):
     """A row that cannot become part of a batch; the message names the row, its file and what to do."""
 
 
-def row_rng(seed: int, row: Row) -> np.random.Generator:
-    """The generator of one row in one epoch; the same on every rank, worker and resumed run."""
+def row_key(seed: int, row: Row) -> list[int]:
+    """What the chances of one row in one epoch follow from; the same on every rank, worker and resumed run."""
     name = hashlib.blake2b(str(row["id"]).encode(), digest_size=8).digest()
-    return np.random.default_rng([seed, row["epoch"], int.from_bytes(name, "little")])
+    return [seed, row["epoch"], int.from_bytes(name, "little")]
+
+
+def row_rng(seed: int, row: Row) -> np.random.Generator:
+    """The generator of one row in one epoch."""
+    return np.random.default_rng(row_key(seed, row))
 
 
 def pad_ids(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
@@ -110,33 +115,38 @@ class SpeechInputs:
     Args:
         feature_extractor: of a Whisper, Wav2Vec2 or Wav2Vec2-BERT model.
         seed (`int`): seed of the augmentation.
-        augmentation (*optional*): `trainers.arguments.AugmentationArguments`, applied to training rows.
+        augmentation (`data_scripts.augment.Augmenter`, *optional*): changes training rows.
 
     Raises:
         RowError: audio that cannot be read, or is longer than the feature extractor's window.
     """
 
-    def __init__(self, feature_extractor: Any, *, seed: int = 0, augmentation: Any = None):
+    def __init__(self, feature_extractor: Any, *, seed: int = 0, augmentation: Augmenter | None = None):
         self.feature_extractor = feature_extractor
         self.seed = seed
         self.augmentation = augmentation
         # Only Whisper's extractor has a window, and features with the bins before the frames.
         self.is_whisper = hasattr(feature_extractor, "n_fft")
         self.max_samples: int | None = feature_extractor.n_samples if self.is_whisper else None
+        # Wav2Vec2-BERT's puts `stride` mel frames into one; the 10 ms between them are written into its code.
+        self.frame_stack: int = getattr(feature_extractor, "stride", 1)
+        hop = getattr(feature_extractor, "hop_length", SAMPLING_RATE_HZ // 100)
+        self.frame_s = self.frame_stack * hop / SAMPLING_RATE_HZ
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         if "encoder_states" in rows[0]:
             states, mask = pad_states([row["encoder_states"] for row in rows])
             return {"encoder_states": states, "encoder_attention_mask": mask}
-        generators = [row_rng(self.seed, row) if "epoch" in row else None for row in rows]
-        audio = [self._read(row, rng) for row, rng in zip(rows, generators, strict=True)]
+        # Only training rows are changed.
+        keys = [row_key(self.seed, row) if "epoch" in row else None for row in rows]
+        audio = [self._read(row, key) for row, key in zip(rows, keys, strict=True)]
         batch = speech_inputs(self.feature_extractor, audio, SAMPLING_RATE_HZ)
         # A waveform has no bins to mask.
         if self.augmentation is not None and batch["input_features"].ndim == 3:
-            self._mask(batch["input_features"], batch["attention_mask"], generators)
+            self._mask(self.augmentation, batch["input_features"], batch["attention_mask"], keys)
         return batch
 
-    def _read(self, row: Row, rng: np.random.Generator | None) -> np.ndarray:
+    def _read(self, row: Row, key: Sequence[int] | None) -> np.ndarray:
         try:
             audio = read_audio(row["audio"], SAMPLING_RATE_HZ)
         except (AudioError, OSError) as error:
@@ -147,20 +157,23 @@ class SpeechInputs:
                 f"row {row['id']!r} lasts {len(audio) / SAMPLING_RATE_HZ:.1f} s, but the encoder's window is "
                 f"{self.max_samples / SAMPLING_RATE_HZ:.1f} s; lower data.max_duration_s"
             )
-        if self.augmentation is None or rng is None:
+        if self.augmentation is None or key is None:
             return audio
-        changed = augment_waveform(audio, self.augmentation, rng)
-        # Slowed-down speech may no longer fit; it is then taken as it was recorded.
-        return audio if self.max_samples is not None and len(changed) > self.max_samples else changed
+        try:
+            return self.augmentation.waveform(audio, key, row.get("emotion"), self.max_samples)
+        except NoiseError as error:
+            raise RowError(f"row {row['id']!r}: data.augmentation.{error}") from error
 
-    def _mask(self, features: torch.Tensor, mask: torch.Tensor, generators: Sequence[Any]) -> None:
+    def _mask(
+        self, augmentation: Augmenter, features: torch.Tensor, mask: torch.Tensor, keys: Sequence[Sequence[int] | None]
+    ) -> None:
         """Masks the true frames of training rows in place."""
         by_time = features.transpose(1, 2) if self.is_whisper else features
-        for index, rng in enumerate(generators):
-            if rng is not None:
-                num_frames = int(mask[index].sum())
-                masked = mask_features(by_time[index, :num_frames].numpy(), self.augmentation, rng)
-                by_time[index, :num_frames] = torch.from_numpy(masked)
+        for index, key in enumerate(keys):
+            if key is not None:
+                frames = by_time[index, : int(mask[index].sum())]
+                masked = augmentation.features(frames.numpy(), key, frame_s=self.frame_s, frame_stack=self.frame_stack)
+                frames.copy_(torch.from_numpy(masked))
 
 
 class S2PCollator:

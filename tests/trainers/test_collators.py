@@ -18,11 +18,21 @@ from tiny_tspc import (
     tspc_collator,
 )
 
+from data_scripts.augment import Augmenter
+from trainers.arguments import AugmentationArguments
 from trainers.collators import PhonemeLabels, RowError, SpeechInputs, TextLabels, row_rng
 from trainers.datasets_map import EpochRows, row_lengths, with_phoneme_counts
 
-MASKS = SimpleNamespace(
-    speed=0.1, gain_db=3.0, noise_snr_db=20.0, time_masks=1, time_mask_s=0.1, frequency_masks=1, frequency_mask_bins=4
+AUGMENTER = Augmenter(
+    AugmentationArguments(
+        speed=0.1,
+        gain_db=3.0,
+        noise_snr_db=20.0,
+        time_masks=1,
+        time_mask_s=0.1,
+        frequency_masks=1,
+        frequency_mask_bins=4,
+    )
 )
 
 
@@ -88,7 +98,7 @@ def test_other_front_ends_give_the_same_names(name):
 
 
 def test_augmentation_is_a_function_of_epoch_and_row():
-    collate = s2p_collator(augmentation=MASKS)
+    collate = s2p_collator(augmentation=AUGMENTER)
     plain = s2p_collator()([row("abcdef")])["input_features"]
 
     def features(**changes):

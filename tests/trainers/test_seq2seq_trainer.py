@@ -1,7 +1,6 @@
 """The Trainer: losses that do not depend on how a batch is divided, honest evaluation, complete checkpoints."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,13 +19,23 @@ from tiny_tspc import (
 )
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
 
+from data_scripts.augment import Augmenter
+from trainers.arguments import AugmentationArguments
 from trainers.cache import S2POutputCache
 from trainers.collators import IGNORED
 from trainers.datasets_map import EndlessStream
 from trainers.seq2seq import SpeechSeq2SeqTrainer
 
-MASKS = SimpleNamespace(
-    speed=0.1, gain_db=3.0, noise_snr_db=20.0, time_masks=1, time_mask_s=0.1, frequency_masks=1, frequency_mask_bins=4
+AUGMENTER = Augmenter(
+    AugmentationArguments(
+        speed=0.1,
+        gain_db=3.0,
+        noise_snr_db=20.0,
+        time_masks=1,
+        time_mask_s=0.1,
+        frequency_masks=1,
+        frequency_mask_bins=4,
+    )
 )
 
 
@@ -379,7 +388,7 @@ def test_resumed_run_is_bit_identical(rows, tmp_path, workers, stop_at):
         trainer = make_trainer(
             folder,
             make_s2p(dropout=0.1, ctc_weight=0.3),
-            s2p_collator(augmentation=MASKS),
+            s2p_collator(augmentation=AUGMENTER),
             rows,
             trainer={"batch_budget": 3.0},
             per_device_train_batch_size=8,
