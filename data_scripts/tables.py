@@ -339,13 +339,29 @@ def _stream_rows(stream: IterableDataset, source: SourceArguments, kind: str, op
     found = stream.column_names
     if found is None:  # JSON lines and the like tell their columns with the first row
         found = list(next(iter(stream), {}))
-    matched = _match(found, source, source.path, options)
-    if options.need_audio and features is not None and isinstance(features[matched["audio"]], datasets.Audio):
-        stream = stream.cast_column(matched["audio"], SoundfileAudio(decode=False))
-    resolver = _resolver(source, kind) if options.need_audio else None
-    make = RowMaker(source, options, matched, resolver, _labels(features or {}, matched))
+    make = record_maker(source, kind, options, found, features or {})
+    audio = make.matched.get("audio")
+    if audio and features is not None and isinstance(features[audio], datasets.Audio):
+        stream = stream.cast_column(audio, SoundfileAudio(decode=False))
     mapper = StreamMapper(make, source.path)
     return stream.map(mapper, with_indices=True, remove_columns=found, features=options.features)
+
+
+def record_maker(
+    source: SourceArguments, kind: str, options: RowOptions, found: list[str], features: Mapping[str, Any]
+) -> RowMaker:
+    """What makes rows of the records of a columnar source.
+
+    Args:
+        found: its columns.
+        features: their types; class numbers become names.
+
+    Raises:
+        SourceError: a column is missing.
+    """
+    matched = _match(found, source, source.path, options)
+    resolver = _resolver(source, kind) if options.need_audio else None
+    return RowMaker(source, options, matched, resolver, _labels(features, matched))
 
 
 class CacheResolver:
