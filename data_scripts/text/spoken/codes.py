@@ -1,0 +1,184 @@
+"""Strings that name rather than count: phone and document numbers, plates, models, e-mail, URLs, hashtags."""
+
+from __future__ import annotations
+
+import re
+
+from data_scripts.text.spoken.names import acronym
+from data_scripts.text.spoken.reading import Piece, Place, Reading, say, spell, words_of
+
+_PHONE = re.compile(
+    r"(?:(?P<plus>\+)|\(\+(?=\d))?(?P<code>84)\)?[\s.-]?\(?\d{2,4}\)?(?:[\s.-]?\d{2,4}){2,3}(?![\d,]|[.]\d)"
+    r"|\(?0\d{1,3}\)?[\s.-]?\d{2,4}(?:[\s.-]?\d{2,4}){1,3}(?![\d,]|[.]\d|/)"
+    r"|1[89]00[\s.-]?\d{2,4}(?:[\s.-]?\d{2,4}){0,2}(?![\d,]|[.]\d|/)"
+)
+_ANY_PHONE = re.compile(r"\d{2,5}(?:[\s.-]?\d{2,4}){0,4}(?![\d,]|[.]\d|/|\s?(?:đ|tr|k|giờ|người)\b)")
+_PHONE_WORDS = words_of("hotline gọi máy điện đt sđt tel phone zalo fax nóng đài thoại")
+_NOT_DIGIT = re.compile(r"\D")
+
+_DOCUMENT = re.compile(
+    r"(\d{1,5})(?:\s?/\s?((?:19|20)\d{2}))?\s?[/-]\s?((?:[A-ZĐƯ][A-ZĐƯa-z]{0,9}\d{0,3}[-&/]?){1,4})(?<![-&/])(?!\w)"
+)
+_DOCUMENT_PART = re.compile(r"[A-Za-zĐƯ]+|\d+")
+_CODE = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:[.]\d+)*(?![^\W_])")
+_CODE_PART = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)+|\d+")
+_PLATE = re.compile(r"(\d{2})([A-ZĐ]{1,2}\d?)\s?[-. ]\s?(\d{3}[.]?\d{1,2})(?!\w)")
+_ROADS = frozenset(("QL", "SN"))
+_NUMBERED = re.compile(r"[ -]?(\d{1,4}(?:\.\d)?)(?![\d.,]*\d|\w)")
+
+_ADDRESS = re.compile(
+    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*|https?://[^\s<>\"]+|www\.[^\s<>\"]+|[A-Za-z][\w-]*(?:\.[\w-]+)+(?:/[^\s<>\",;]*)?"
+)
+_DOMAIN = re.compile(
+    r"(?:[\w-]+\.)+(?:com|net|org|edu|gov|info|biz|vn|io|ai|co|me|tv|us|uk|jp|cn|kr|fr|de|eu|asia|dev|app|xyz|online|shop)(?:[/:?#]\S*)?$",
+    re.I,
+)
+_ADDRESS_PART = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
+_ADDRESS_SIGNS = {
+    "@": "a còng", ".": "chấm", "-": "gạch ngang", "_": "gạch dưới", "/": "gạch chéo", ":": "hai chấm", "+": "cộng",
+    "?": "hỏi chấm", "=": "bằng", "&": "và", "#": "thăng", "%": "phần trăm", "~": "ngã",
+}  # fmt: skip
+_ADDRESS_WORDS = {
+    "vn": "vê nờ",
+    "www": "vê kép vê kép vê kép",
+    "tv": "ti vi",
+    "io": "i o",
+    "ai": "a i",
+    "co": "co",
+    "edu": "edu",
+    "us": "u ét",
+    "uk": "u ca",
+    "jp": "gi pê",
+}
+_HASHTAG = re.compile(r"#([^\W\d_][\w]*)")
+_CAMEL = re.compile(r"[A-ZĐ]?[^\W\d_A-ZĐ]+|[A-ZĐ]+(?![a-z])|\d+|[A-ZĐ]")
+
+
+def phone(place: Place) -> Reading | None:
+    """0912.345.678, (028) 3822 1234, +84 912 345 678, 1900 1234; after "hotline", "gọi" … any number."""
+    match = place.match(_PHONE)
+    if match is not None:
+        digits = _NOT_DIGIT.sub("", match.group())
+        if match["code"]:
+            known = len(digits) in (11, 12) and match.group()[0] in "+("
+        elif digits[0] == "0":
+            known = 9 < len(digits) < 12 and not (match.group().isdigit() and len(digits) > 11)
+        else:
+            known = 6 <= len(digits) <= 10
+        if known:
+            plus = "cộng " if "+" in match.group() else ""
+            return say(match.end(), plus + place.numerals.digits(digits))
+    if place.last in _PHONE_WORDS or (place.last in ("số", "là") and _PHONE_WORDS.intersection(place.before[-4:-1])):
+        match = place.match(_ANY_PHONE)
+        if match is not None:
+            return say(match.end(), place.numerals.digits(match.group()))
+    return None
+
+
+def document(place: Place) -> Reading | None:
+    """12/2024/QĐ-UBND: "mười hai trên hai nghìn không trăm hai mươi tư trên quyết định ủy ban nhân dân"."""
+    match = place.match(_DOCUMENT)
+    if match is None or (match[2] is None and "-" not in match[3] and place.last != "số"):
+        return None
+    if match[2] is None and match.group()[len(match[1])].strip() != "/":
+        return None
+    numerals = place.numerals
+    pieces: list[Piece] = [(numerals.integer(int(match[1])), None)]
+    if match[2]:
+        pieces.append((f"trên {numerals.integer(int(match[2]))}", None))
+    pieces.append(("trên", None))
+    for part in _DOCUMENT_PART.findall(match[3]):
+        if part.isdigit():
+            pieces.append((numerals.plain(part), None))
+        else:
+            pieces += acronym(part) or ((spell(part), None),)
+    return Reading(match.end(), tuple(pieces))
+
+
+def plate(place: Place) -> Reading | None:
+    """51F-123.45, 30A 678.90: letters and every digit of the number."""
+    match = place.match(_PLATE)
+    if match is None:
+        return None
+    numerals = place.numerals
+    letters = " ".join(
+        [spell(part) if part.isalpha() else numerals.plain(part) for part in _CODE_PART.findall(match[2])]
+    )
+    return say(match.end(), f"{numerals.integer(int(match[1]))} {letters} {numerals.digits(match[3])}")
+
+
+def code(place: Place) -> Reading | None:
+    """Letters and digits in one: 4G, F0, H5N1, QL1A, Covid-19, F-16, VN253, iPhone15, 12A1."""
+    match = place.match(_CODE)
+    if match is None:
+        return None
+    written = match.group()
+    if not any(char.isdigit() for char in written) or written.replace("-", "").isdigit():
+        return None
+    whole = acronym(written)
+    if whole is not None:
+        return Reading(match.end(), whole)
+    numerals, pieces, parts = place.numerals, [], _CODE_PART.findall(written)
+    for index, part in enumerate(parts):
+        if part[0].isdigit():
+            if "." in part:
+                pieces.append((" chấm ".join([numerals.plain(p) for p in part.split(".")]), None))
+            elif len(part) > 3 and index > 0 and len(parts[index - 1]) <= 3 and parts[index - 1].isupper():
+                pieces.append((numerals.digits(part), None))
+            else:
+                pieces.append((numerals.plain(part), None))
+        else:
+            pieces += _letters_of_code(part, len(parts))
+    return Reading(match.end(), tuple(pieces))
+
+
+def _letters_of_code(part: str, num_parts: int) -> tuple[Piece, ...]:
+    if part in ("G", "g"):
+        return (("gờ", None),)
+    known = acronym(part) if len(part) > 1 else None
+    if known is not None and (known[0][1] == "en" or part in _ROADS) and num_parts <= 3:
+        return known
+    if len(part) == 1 or (part.isupper() and len(part) <= 3):
+        return ((spell(part), None),)
+    return ((part, None),)
+
+
+def address(place: Place) -> Reading | None:
+    """E-mail, URL or domain: nam.tran@gmail.com -> "nam chấm tran a còng gmail chấm com"."""
+    match = place.match(_ADDRESS)
+    if match is None:
+        return None
+    written = match.group().rstrip(".,;:!?)'\"-")
+    end = match.start() + len(written)
+    marked = "@" in written or "://" in written or written.lower().startswith("www.")
+    if not marked and not _DOMAIN.match(written):
+        return None
+    written = re.sub(r"^https?://", "", written).rstrip("/")
+    words = []
+    for part in _ADDRESS_PART.findall(written):
+        if part.isdigit():
+            words.append(
+                place.numerals.digits(part) if len(part) != 2 or part[0] == "0" else place.numerals.plain(part)
+            )
+        elif part in _ADDRESS_SIGNS:
+            words.append(_ADDRESS_SIGNS[part])
+        elif part[0].isalpha():
+            words.append(_address_word(part.lower()))
+    return say(end, " ".join(words)) if words else None
+
+
+def _address_word(word: str) -> str:
+    known = _ADDRESS_WORDS.get(word)
+    if known is not None:
+        return known
+    return spell(word) if len(word) == 1 or (not re.search("[aeiouyà-ỹ]", word) and len(word) <= 5) else word
+
+
+def hashtag(place: Place) -> Reading | None:
+    """#HaNoi -> "hashtag ha noi" (hashtag in English); #1 is "số một"."""
+    match = place.match(_HASHTAG)
+    if match is None:
+        return None
+    words = [word.lower() for word in _CAMEL.findall(match[1])]
+    words = [place.numerals.plain(word) if word.isdigit() else word for word in words]
+    return Reading(match.end(), (("hashtag", "en"), (" ".join(words), None)))

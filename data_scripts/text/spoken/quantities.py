@@ -1,0 +1,238 @@
+"""Numbers with what is counted: units, money, percent, fractions, scores, ordinals, powers, plain numbers."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from data_scripts.text.spoken.numbers import NUMBER
+from data_scripts.text.spoken.reading import Place, Reading, say, table, words_of
+
+_NUMBER = re.compile(NUMBER)
+_GROUPED = re.compile(r"\d{1,3}(?:[., ]\d{3})+")
+_FULL_MAGNITUDE = re.compile(r"\s?(trăm|chục|nghìn|ngàn|vạn|triệu|tỷ|tỉ)(?!\w)(?:\s(triệu|tỷ|tỉ|đồng)(?!\w))?", re.I)
+_SHORT_MAGNITUDE = re.compile(r"(k|tr|tỷ|tỉ)(\d)?(?!\w)|\s?(tr)(?=\s?(?:đ|vnđ|vnd|đồng)(?!\w))", re.I)
+_UNIT = re.compile(
+    r"\s?(°\s?[CFK](?!\w)|[º°]|oC(?!\w)|oF(?!\w)|[℃℉%‰₫]|[$€£¥₩](?!\s?\d)|['′’]{1,2}|[\"″”]|US\$"
+    r"|[^\W\d_]{1,6}(?:[²³]|\^?[23](?!\d))?(?![\w²³]))"
+)
+_PER = re.compile(r"\s?/\s?([^\W\d_]{1,7}(?:[²³]|\^?[23](?!\d))?)(?![\w²³])")
+_METRES_AND = re.compile(r"(\d)m(\d{2}|[14-9])(?!\w)")  # 1m65; 5m2 is an area
+_BY_NUMBER = re.compile(r"x\d")
+_SLASH_WORD = re.compile(r"/\s?([^\W\d_]+(?:[²³]|\^?[23](?!\d))?)(?![\w²³/])")
+_VERSION = re.compile(r"\d+(?:\.\d+){2,}(?![\w])")
+_POWER = re.compile(r"\^\s?([-−–]?)(\d+)|([⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
+_SCORE = re.compile(r"(\d{1,3})\s?[-–—:]\s?(\d{1,3})(?![\d%/]|[.,:-]\d)")
+_SLASHED = re.compile(r"(\d{1,6})\s?/\s?(\d{1,6})(?![\d/]|[.,]\d)")
+_ORDINAL = {"1": "nhất", "4": "tư"}
+_ENGLISH_ORDINAL = re.compile(r"(\d{1,3})(st|nd|rd|th)(?!\w)")
+_SCORE_WORDS = words_of(
+    "số thắng thua hòa hoà dẫn hạ quả kết cuộc trận lên là với đối bại gỡ cách hiệp bàn set séc lượt"
+)
+_RATIO_WORDS = frozenset(("lệ",))
+_HOUSE_WORDS = words_of("số nhà ngõ hẻm ngách kiệt đường phố lô thửa")
+_TO_INTEGER = words_of("ngày tháng giờ phút giây mùng mồng lớp bài chương điều khoản mục phần trang câu")
+_DIGIT_BY_DIGIT = re.compile(
+    r"(?:tài khoản|stk|cmnd|cccd|chứng minh nhân dân|căn cước công dân|mã số thuế|mst|otp|hộ chiếu|imei|serial)"
+    r"[^\d,;.]{0,12}$"
+)
+# What a price or a rate is per, said with "một"; symbols of units are said with "trên".
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+FRACTIONS = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
+
+
+@cache
+def units() -> dict[str, tuple[str, str]]:
+    """Symbol -> (reading, "number" | "glued" | "alone")."""
+    return {symbol: (row[0], row[1]) for symbol, row in table("units.tsv").items()}
+
+
+def unit_key(written: str) -> str:
+    """The symbol as the table has it: "m²" -> "m2", "° C" -> "°C", Greek mu -> micro sign."""
+    key = written.replace("²", "2").replace("³", "3").replace("^", "").replace(" ", "").replace("μ", "µ")
+    return key.replace("º", "°") if len(key) > 1 else key
+
+
+def quantity(place: Place) -> Reading | None:
+    """A number as written with its magnitude, unit and "per" part: 1,5 tỷ USD, 60km/h, 50k, 2tr5, 1m65, 10^6, 15%."""
+    match = place.match(_NUMBER)
+    if match is None or _DIGIT_BY_DIGIT.search(place.left(40)):
+        return None
+    numerals = place.numerals
+    if (height := place.match(_METRES_AND)) is not None:
+        return say(height.end(), f"{numerals.plain(height[1])} mét {numerals.plain(height[2])}")
+    written = match.group()
+    if written.isdigit() and written[0] == "0" and place.last in _TO_INTEGER:
+        words = numerals.integer(int(written))
+    else:
+        words = numerals.number(written)
+    end = match.end()
+    if power := place.match(_POWER, end):
+        words, end = f"{words} mũ {_power(place, power)}", power.end()
+    words, end = _with_magnitude(place, words, end)
+    unit = _unit(place, end)
+    if unit is not None:
+        reading, end = unit
+        words += f" {reading}"
+        words, end = _with_per(place, words, end)
+    elif end < place.end and place.text[end - 1].isdigit() and place.text[end].isalpha():
+        if place.match(_BY_NUMBER, end):
+            return say(end, words)
+        return None  # digits glued to letters that are no unit: a code
+    return say(end, words)
+
+
+def _power(place: Place, match: re.Match[str]) -> str:
+    written = (match[3] or match[1] + match[2]).translate(_SUPERSCRIPTS)
+    sign = "âm " if not written[0].isdigit() else ""
+    return sign + place.numerals.plain(written.lstrip("-−–"))
+
+
+def _with_magnitude(place: Place, words: str, end: int) -> tuple[str, int]:
+    """The words with nghìn, triệu, tỷ … after the number."""
+    if short := place.match(_SHORT_MAGNITUDE, end):
+        letters = (short[1] or short[3]).lower()
+        name = {"k": place.numerals.thousand, "tr": "triệu"}.get(letters, "tỷ")
+        words = f"{words} {name}"
+        if short[2]:
+            words += " rưỡi" if short[2] == "5" else f" {place.numerals.plain(short[2])}"
+        return words, short.end()
+    if full := place.match(_FULL_MAGNITUDE, end):
+        return " ".join([words, *full.group().lower().split()]), full.end()
+    return words, end
+
+
+def _unit(place: Place, at: int) -> tuple[str, int] | None:
+    """(reading, end) of a unit at a position after a number."""
+    match = place.match(_UNIT, at)
+    if match is None:
+        return None
+    entry = units().get(unit_key(match[1]))
+    if entry is None:
+        return None
+    glued = match.start(1) == at and place.text[at - 1].isdigit()
+    if entry[1] == "glued" and not glued:
+        return None
+    return entry[0], match.end()
+
+
+def _with_per(place: Place, words: str, end: int) -> tuple[str, int]:
+    """The words with "/h", "/kg", "/người" …"""
+    while match := place.match(_PER, end):
+        written = match[1]
+        unit = units().get(unit_key(written))
+        if unit is not None and unit[0] != "đồng":
+            words += f" trên {unit[0]}"
+        elif written.islower():
+            words += f" một {written}"
+        else:
+            break
+        end = match.end()
+    return words, end
+
+
+def bare_unit(place: Place) -> Reading | None:
+    """A unit symbol away from digits: "mỗi km", "hai trăm nghìn m2", "triệu USD"."""
+    match = place.match(_UNIT)
+    if match is None or place.previous.isalnum():
+        return None
+    entry = units().get(unit_key(match[1]))
+    if entry is None or (entry[1] != "alone" and place.last not in _COUNTS):
+        return None
+    words, end = _with_per(place, entry[0], match.end())
+    return say(end, words)
+
+
+_PER_WORDS = words_of(
+    "giây phút giờ ngày đêm tuần tháng quý năm người lần lượt hộ chiếc cái con cây bộ vé suất buổi tiết khóa khoá lít "
+    "tấn tạ chỉ lượng cổ phiếu lô thùng bao gói hộp chai cân ký kí sào mẫu mét đầu trận tập trang bài"
+)
+_COUNTED_BEFORE = re.compile(
+    r"(?:\d|trăm|chục|nghìn|ngàn|vạn|triệu|tỷ|tỉ|mươi|mười|mấy|vài|mỗi|tỷ lệ|tốc độ|giá|mức|mật độ)\W[^.,;]{0,16}$"
+)
+
+
+def per(place: Place) -> Reading | None:
+    """The slash of "triệu đồng/tháng", "người/km2", "lần/ngày", where something is counted before."""
+    match = place.match(_SLASH_WORD)
+    if match is None or not place.previous.isalpha() or not _COUNTED_BEFORE.search(place.left(32)):
+        return None
+    unit = units().get(unit_key(match[1]))
+    if unit is not None and unit[1] == "alone":
+        return say(match.end(), f"{'một' if place.last in ('đồng', 'usd', 'đ') else 'trên'} {unit[0]}")
+    return say(match.end(), f"một {match[1]}") if match[1] in _PER_WORDS else None
+
+
+_COUNTS = words_of("trăm chục nghìn ngàn vạn triệu tỷ tỉ")
+
+
+def version(place: Place) -> Reading | None:
+    """2.5.1: three or more parts that are no thousands."""
+    match = place.match(_VERSION)
+    if match is None or _GROUPED.fullmatch(match.group()):
+        return None
+    return say(match.end(), " chấm ".join([place.numerals.plain(part) for part in match.group().split(".")]))
+
+
+def score(place: Place) -> Reading | None:
+    """tỉ số 2-1, thắng 3-0: the two numbers alone. A higher number before a lower one is no range either."""
+    match = place.match(_SCORE)
+    if match is None:
+        return None
+    first, second = match[1], match[2]
+    expected = place.last in _SCORE_WORDS or (
+        place.last.isdigit() and int(first) < 100 > int(second) and _after_score(place)
+    )
+    if ":" in match.group():
+        if place.last in _RATIO_WORDS:
+            return say(match.end(), f"{place.numerals.plain(first)} trên {place.numerals.plain(second)}")
+        if not expected:
+            return None
+    elif not expected and int(first) < int(second):
+        return None
+    return say(match.end(), f"{place.numerals.plain(first)} {place.numerals.plain(second)}")
+
+
+_SCORES_BEFORE = re.compile(r"(?:số|thắng|thua|hòa|hoà|dẫn|hạ)\s(?:\d{1,2}\s?[-–]\s?\d{1,2}(?:,| và|;)\s)+$")
+
+
+def _after_score(place: Place) -> bool:
+    return _SCORES_BEFORE.search(place.left(60)) is not None
+
+
+def fraction(place: Place) -> Reading | None:
+    """3/4 "ba phần tư"; 24/7, nhà số 12/5, 120/100: "trên"."""
+    match = place.match(_SLASHED)
+    if match is None:
+        return None
+    first, second = int(match[1]), int(match[2])
+    numerals = place.numerals
+    if place.last in _HOUSE_WORDS or not 0 < first < second <= 100 or match[1][0] == "0" or (first, second) == (24, 7):
+        return say(match.end(), f"{numerals.plain(match[1])} trên {numerals.plain(match[2])}")
+    below = "tư" if second == 4 else numerals.integer(second)
+    return say(match.end(), f"{numerals.integer(first)} phần {below}")
+
+
+def ordinal(place: Place) -> Reading | None:
+    """thứ 1 "nhất", thứ 4 "tư", lần thứ 4; tháng 4 "tư"."""
+    if place.last not in ("thứ", "tháng"):
+        return None
+    match = place.match(_NUMBER)
+    if match is None:
+        return None
+    written = match.group().lstrip("0")
+    if written == "4" or (written == "1" and place.last == "thứ"):
+        return say(match.end(), _ORDINAL[written])
+    return None
+
+
+def plain_number(place: Place) -> Reading | None:
+    """Digits that no other rule takes."""
+    match = place.match(_DIGITS)
+    assert match is not None
+    if _DIGIT_BY_DIGIT.search(place.left(40)):
+        return say(match.end(), place.numerals.digits(match.group()))
+    return say(match.end(), place.numerals.plain(match.group()))
+
+
+_DIGITS = re.compile(r"[0-9]+")
