@@ -1,7 +1,5 @@
 """Rows as a training loop needs them: stamped with their epoch, so that augmentation is a function of (epoch, row)."""
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import datasets
@@ -50,46 +48,6 @@ class SetEpoch(TrainerCallback):
             target.set_epoch(epoch)
 
 
-class EndlessStream(torch.utils.data.IterableDataset):
-    """This rank's part of a streamed data set, over and over, each pass stamped and shuffled by its number.
-
-    The Trainer loses its place in a stream that ends (a resumed run would repeat rows), so this one never does;
-    `max_steps` decides the length of the run. Ranks take different shards, or every n-th row where there are fewer
-    shards than ranks; workers of a rank share its shards.
-
-    Raises:
-        ValueError: the stream gave no rows at all.
-    """
-
-    def __init__(self, rows: datasets.IterableDataset, rank: int = 0, world_size: int = 1):
-        super().__init__()
-        self.rows = rows
-        self.rank = rank
-        self.world_size = world_size
-
-    def __iter__(self) -> Iterator[Row]:
-        by_shard = self.rows.num_shards >= self.world_size
-        rows = self.rows.shard(self.world_size, self.rank) if by_shard and self.world_size > 1 else self.rows
-        worker = torch.utils.data.get_worker_info()
-        for epoch in itertools.count():
-            # Reorders only where the stream was built with .shuffle(buffer_size=...).
-            rows.set_epoch(epoch)
-            count = 0
-            # Without enough shards every rank walks the whole stream and keeps its own rows.
-            step = 1 if by_shard else self.world_size
-            for row in itertools.islice(iter(rows), 0 if by_shard else self.rank, None, step):
-                count += 1
-                yield {**row, "epoch": epoch}
-            if not count:
-                # A worker beyond the number of shards has nothing to do; the others carry the stream.
-                if worker is not None and worker.id >= rows.num_shards:
-                    return
-                raise ValueError(
-                    f"rank {self.rank} of {self.world_size} got no rows from the stream: "
-                    "check the source, or use at least one row per process"
-                )
-
-
 def row_lengths(rows: Any, column: str) -> list[float]:
     """The length column of a data set, checked.
 
@@ -114,11 +72,24 @@ def row_lengths(rows: Any, column: str) -> list[float]:
     return [float(value) for value in values]
 
 
-def with_phoneme_counts(rows: datasets.Dataset, phonemes: Any) -> datasets.Dataset:
+def with_phoneme_counts(rows: Any, phonemes: Any) -> Any:
     """The rows with a column `num_phonemes` (`</s>` included), the length by which text rows are batched.
 
     Args:
-        rows (`datasets.Dataset`): rows with `text`.
+        rows (`datasets.Dataset | datasets.IterableDataset`): rows with `text`.
         phonemes (`trainers.collators.PhonemeLabels`): turns a row into phoneme ids.
     """
-    return rows.add_column("num_phonemes", [len(phonemes(row)) for row in rows])
+    if isinstance(rows, datasets.Dataset):
+        return rows.add_column("num_phonemes", [len(phonemes(row)) for row in rows])  # type: ignore[call-arg]
+    features = {**rows.features, "num_phonemes": datasets.Value("int64")}
+    return rows.map(PhonemeCount(phonemes), features=datasets.Features(features))
+
+
+class PhonemeCount:
+    """`IterableDataset.map` for `with_phoneme_counts`."""
+
+    def __init__(self, phonemes: Any):
+        self.phonemes = phonemes
+
+    def __call__(self, row: Row) -> Row:
+        return {"num_phonemes": len(self.phonemes(row))}

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 # Rows are sorted by length times a random factor in [1 - JITTER, 1 + JITTER]: batch mates change every epoch while at
 # most about 2 * JITTER of a batch is padding.
-JITTER = 0.1
+JITTER = 0.05
 TRIAL_EPOCHS = 3
 # Rows read and sorted together where rows are read in blocks; `data_scripts.shards` keeps as many in memory.
 WINDOW_ROWS = 2048

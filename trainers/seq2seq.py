@@ -6,7 +6,6 @@ every row once, in data set order, on what the model generates without seeing th
 """
 
 import logging
-import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -14,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 from transformers import Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
-from trainers.datasets_map import EndlessStream, EpochRows, SetEpoch, row_lengths
+from trainers.loading import BudgetBatches
 from trainers.reliable import ReliableTrainer
-from trainers.sampler import BudgetBatchSampler
 
 logger = logging.getLogger(__name__)
 
@@ -29,44 +26,29 @@ IGNORED = -100
 ANSWER_KEYS = {"labels", "decoder_input_ids", "decoder_attention_mask"}
 
 
-class SpeechSeq2SeqTrainer(ReliableTrainer, Seq2SeqTrainer):
+class SpeechSeq2SeqTrainer(ReliableTrainer, BudgetBatches, Seq2SeqTrainer):
     """Trains and evaluates a sequence-to-sequence speech model.
 
-    Takes the arguments of `Seq2SeqTrainer` and of `ReliableTrainer`, and these:
+    Takes the arguments of `Seq2SeqTrainer`, of `ReliableTrainer` and of `BudgetBatches`, and these:
 
     Args:
-        length_column (`str`, *optional*): column of a row's length, in the unit of the budget. `None` batches by count
-            without looking at lengths.
-        batch_budget (`float`, *optional*): largest count x longest of a training batch per device, such as seconds of
-            audio. `None` batches by `per_device_train_batch_size`, still grouped by length.
-        eval_batch_budget (`float`, *optional*): the same for evaluation; by default `batch_budget`, and
-            `per_device_eval_batch_size` where there is none.
-        max_batch_size (`int`, *optional*): largest number of rows in a batch beside the budget.
         max_new_tokens (`int`, *optional*): longest generated sequence; by default `args.generation_max_length`.
         write_card (`Callable[[str, SpeechSeq2SeqTrainer], None]`, *optional*): writes README.md into each checkpoint.
         optimizer_cls_and_kwargs (*optional*): an optimiser that `args.optim` cannot name.
 
     The model's loss must be a sum over target tokens divided by `num_items_in_batch` (`accepts_loss_kwargs = True`),
     or, in stock models without that attribute, their mean.
-    Streams are batched by `per_device_train_batch_size` and need `max_steps`; evaluation sets cannot be streams.
 
     Raises:
-        ValueError: the model's loss depends on how a batch is divided; a streamed evaluation set; no `max_steps`
-            for a stream.
+        ValueError: the model's loss depends on how a batch is divided.
     """
 
-    # The base class types these as optional or as its own data set classes.
+    # The base class types it as optional.
     model: Any
-    train_dataset: Any
-    eval_dataset: Any
 
     def __init__(
         self,
         *args: Any,
-        length_column: str | None = "duration_s",
-        batch_budget: float | None = None,
-        eval_batch_budget: float | None = None,
-        max_batch_size: int | None = None,
         max_new_tokens: int | None = None,
         write_card: Callable[[str, "SpeechSeq2SeqTrainer"], None] | None = None,
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
@@ -82,90 +64,15 @@ class SpeechSeq2SeqTrainer(ReliableTrainer, Seq2SeqTrainer):
             )
         # Stock models take the number through **kwargs and ignore it: their mean is turned into a share of the sum.
         self._model_averages = getattr(self.model, "accepts_loss_kwargs", None) is None
-        self.length_column = length_column
-        self.batch_budget = batch_budget
-        self.eval_batch_budget = eval_batch_budget if eval_batch_budget is not None else batch_budget
-        self.max_batch_size = max_batch_size
         self.max_new_tokens = max_new_tokens
         self.write_card = write_card
         # Its smoothing takes the labels away from the model, which then computes neither loss nor decoder inputs.
         self.label_smoother = None
         # A NaN loss is shown as NaN, not as the mean of the losses before it.
         self.args.logging_nan_inf_filter = False
-        self._epoch_targets: list[Any] = []
-        self.add_callback(SetEpoch(self._epoch_targets))
         self._parts: dict[str, torch.Tensor] = {}
         self._parts_steps: set[int] = set()
         self._eval_sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-
-    # Data
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Batches of this rank; see `BudgetBatchSampler` and, for streams, `EndlessStream`."""
-        if self.train_dataset is None:
-            raise ValueError("training needs a train_dataset")
-        if isinstance(self.train_dataset, IterableDataset):
-            return self._stream_loader()
-        rows = EpochRows(self.train_dataset)
-        # Batches of one optimiser step come from one group, so a step is the same however it is divided over ranks
-        # and accumulation.
-        group = self.args.world_size * self.args.gradient_accumulation_steps
-        sampler = self._sampler(self.train_dataset, self.batch_budget, self._train_batch_size, group, shuffle=True)
-        self._epoch_targets[:] = [sampler, rows]
-        return self._loader(rows, sampler, training=True)
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Batches of this rank in a fixed order, longest first."""
-        if isinstance(eval_dataset, str):
-            eval_dataset = self.eval_dataset[eval_dataset]
-        eval_dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        if eval_dataset is None:
-            raise ValueError("evaluation needs an eval_dataset")
-        if isinstance(eval_dataset, IterableDataset):
-            raise ValueError("evaluation data cannot be a stream; set streaming: false and, if need be, max_rows")
-        batch_size = self.args.eval_batch_size
-        sampler = self._sampler(eval_dataset, self.eval_batch_budget, batch_size, self.args.world_size, shuffle=False)
-        return self._loader(eval_dataset, sampler, training=False)
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """As `get_eval_dataloader`."""
-        return self.get_eval_dataloader(test_dataset)
-
-    def _sampler(self, rows: Any, budget: float | None, batch_size: int, group: int, shuffle: bool):
-        lengths = row_lengths(rows, self.length_column) if self.length_column else [1.0] * len(rows)
-        limit = self.max_batch_size if budget is not None else batch_size
-        return BudgetBatchSampler(
-            lengths,
-            math.inf if budget is None else budget,
-            max_batch_size=limit,
-            world_size=group,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            shuffle=shuffle,
-        )
-
-    def _loader(self, rows: Any, sampler: BudgetBatchSampler, training: bool) -> DataLoader:
-        persistent = self.args.dataloader_persistent_workers and training
-        loader = DataLoader(rows, batch_sampler=sampler, **self._worker_options(persistent))
-        # Not `prepare`: under DeepSpeed that insists on a fixed batch size.
-        return self.accelerator.prepare_data_loader(loader)
-
-    def _stream_loader(self) -> DataLoader:
-        if self.args.max_steps <= 0:
-            raise ValueError("a streamed data set has no known length: set max_steps")
-        # Not prepared by accelerate, which would shard it a second time and rebatch on rank 0.
-        stream = EndlessStream(self.train_dataset, self.args.process_index, self.args.world_size)
-        self._epoch_targets.clear()
-        options = self._worker_options(self.args.dataloader_persistent_workers)
-        return DataLoader(stream, batch_size=self._train_batch_size, **options)
-
-    def _worker_options(self, persistent: bool) -> dict[str, Any]:
-        return {
-            "collate_fn": self.data_collator,
-            "num_workers": self.args.dataloader_num_workers,
-            "pin_memory": self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            "persistent_workers": persistent,
-            "prefetch_factor": self.args.dataloader_prefetch_factor,
-        }
 
     # Loss
 

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -94,14 +95,16 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     scores = {"train_loss": result.training_loss}
     if rows.validation is not None:
         scores |= {name: value for name, value in trainer.evaluate().items() if not name.endswith(SPEED)}
-    finish(config, run, trainer, scores, time.monotonic() - started)
+    status = finish(config, run, trainer, scores, time.monotonic() - started)
     if args.world_size > 1:
         # A rank that leaves while another is still sending makes the launcher report a failure of a finished run.
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()
     if trainer.failed_saves:
         logger.error("%d checkpoint(s) could not be saved: %s", len(trainer.failed_saves), trainer.failed_saves[-1])
-        raise SystemExit(NOT_SAVED)
+        status = status or NOT_SAVED
+    if status:
+        raise SystemExit(status)
     return scores
 
 
@@ -152,8 +155,8 @@ def training_texts(rows: Any) -> list[str]:
 
 
 def counted(rows: Any, collator: P2TCollator) -> Any:
-    """Text rows with their number of phonemes, by which they are batched; streams as they are."""
-    return with_phoneme_counts(rows, collator.phonemes) if hasattr(rows, "num_rows") else rows
+    """Text rows with their number of phonemes, by which they are batched."""
+    return with_phoneme_counts(rows, collator.phonemes) if rows is not None else None
 
 
 def build_trainer(
@@ -228,14 +231,29 @@ def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hour
     )
 
 
-def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float], seconds: float) -> None:
-    """Save the finished model, write its metrics down, and publish it."""
+def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float], seconds: float) -> int:
+    """Save the finished model, write its metrics down, and publish it; the exit status, on every process."""
     if config.lora.rank:
         adapted: Any = trainer.model
         trainer.model = adapted.merge_and_unload()
-    trainer.save_model(str(run.model_folder))
-    if not trainer.is_world_process_zero():
-        return
+    # Under another name until it is whole: a model folder is a finished model.
+    partial = run.model_folder.with_suffix(".partial")
+    problem = trainer.write_model(partial)
+    if problem is not None:
+        logger.error(
+            "the finished model could not be written to %s: %s. Resume the run when that is mended", partial, problem
+        )
+        return NOT_SAVED
+    return on_first_rank(lambda: complete(config, run, trainer, partial, scores, seconds))
+
+
+def complete(
+    config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, partial: Path, scores: dict[str, float], seconds: float
+) -> int:
+    """What the first process does with a finished model; the exit status."""
+    if run.model_folder.exists():
+        shutil.rmtree(run.model_folder)  # of the same run, resumed after it had finished
+    os.replace(partial, run.model_folder)
     values = {name: value if math.isfinite(value) else None for name, value in scores.items()}
     report = {"stage": config.stage, "steps": trainer.state.global_step, "seconds": round(seconds, 1), **values}
     (run.folder / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -247,8 +265,9 @@ def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict
             url = publish(run.model_folder, str(config.publish.repo_id), private=config.publish.private)
         except (PublishError, IncompleteFolder) as error:
             logger.error("the model is finished in %s but not published: %s", run.model_folder, error)
-            raise SystemExit(NOT_PUBLISHED) from None
+            return NOT_PUBLISHED
         logger.info("published as %s", url)
+    return 0
 
 
 def add_figures(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float]) -> None:

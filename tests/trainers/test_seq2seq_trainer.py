@@ -23,7 +23,6 @@ from data_scripts.augment import Augmenter
 from trainers.arguments import AugmentationArguments
 from trainers.cache import S2POutputCache
 from trainers.collators import IGNORED
-from trainers.datasets_map import EndlessStream
 from trainers.seq2seq import SpeechSeq2SeqTrainer
 
 AUGMENTER = Augmenter(
@@ -291,30 +290,6 @@ def test_gradient_checkpointing_changes_nothing(rows, tmp_path):
         trainer.train()
         curves.append(losses(trainer))
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
-
-
-def test_streaming_sees_every_row_in_every_pass(rows, tmp_path):
-    seen = []
-    collate = s2p_collator()
-
-    def watching(batch):
-        seen.extend((row["id"], row["epoch"]) for row in batch)
-        return collate(batch)
-
-    stream = rows.to_iterable_dataset(num_shards=3)
-    make_trainer(tmp_path, make_s2p(), watching, stream, max_steps=6).train()
-    assert sorted(seen) == sorted((row_id, epoch) for row_id in rows["id"] for epoch in (0, 1))
-    with pytest.raises(ValueError, match="max_steps"):
-        make_trainer(tmp_path, make_s2p(), collate, stream, max_steps=-1).train()
-
-
-@pytest.mark.parametrize("num_shards", [1, 4])
-def test_ranks_share_a_stream(rows, num_shards):
-    parts = []
-    for rank in range(2):
-        stream = iter(EndlessStream(rows.to_iterable_dataset(num_shards=num_shards), rank, 2))
-        parts.append([next(stream)["id"] for _ in range(len(rows) // 2)])
-    assert sorted(parts[0] + parts[1]) == sorted(rows["id"])
 
 
 def test_evaluation_data_cannot_be_a_stream(rows, tmp_path):
