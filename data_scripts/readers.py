@@ -60,11 +60,13 @@ def suffix_of(path: str | Path) -> str:
 
 
 def detect_kind(path: str, columns: Mapping[str, str] | None = None) -> str:
-    """ "folder", "manifest", "parquet", "text" or "hub"; `columns` as in `SourceArguments`.
+    """ "folder", "manifest", "parquet", "text", "corpus" or "hub"; `columns` as in `SourceArguments`.
 
     Raises:
-        SourceError: neither a readable file or folder nor a Hub id.
+        SourceError: neither a readable file or folder nor the name of a corpus nor a Hub id.
     """
+    from data_scripts.corpora import CORPORA  # imports this module
+
     local = Path(path).expanduser()
     if local.is_dir():
         if metadata_files(local):
@@ -86,6 +88,8 @@ def detect_kind(path: str, columns: Mapping[str, str] | None = None) -> str:
         raise SourceError(
             f"{path}: cannot tell what this is from {suffix or 'a name without extension'}; known: {allowed}"
         )
+    if path in CORPORA:
+        return "corpus"
     if _HUB_ID.fullmatch(path) and not path.startswith((".", "/")) and suffix_of(path) not in RECORD_SUFFIXES:
         return "hub"
     raise SourceError(f"{path}: no such file or folder")

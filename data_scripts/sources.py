@@ -3,6 +3,7 @@
     load_source(SourceArguments("corpora/vivos"))                          # a folder with metadata.csv and audio files
     load_source(SourceArguments("train.jsonl", columns={"text": "sentence"}))
     load_source(SourceArguments("org/corpus", split="test", streaming=True))   # a Hub data set
+    load_source(SourceArguments("vivos", split="test"))                    # a corpus of data_scripts.corpora
 
 Rows come back in the columns of `data_scripts.schema`, audio still encoded, text normalised. Importing this module is
 cheap: `datasets` and the audio libraries are loaded with the first source.
@@ -29,12 +30,15 @@ class SourceArguments:
 
     Args:
         path: a folder with metadata.csv or metadata.jsonl, a CSV, TSV or JSONL manifest, a folder or file of parquet
-            shards, a file of sentences (.txt, .txt.xz, .jsonl) or a Hub data set id.
-        kind: what `path` is; "auto" looks. "text" gives rows of text alone, whatever the file also holds.
+            shards, a file of sentences (.txt, .txt.xz, .jsonl), the name of a corpus of `data_scripts.corpora` or a
+            Hub data set id.
+        kind: what `path` is; "auto" looks, and takes a file or folder of that name before a corpus. "text" gives rows
+            of text alone, whatever the file also holds.
         split: the split to read: of a Hub data set, a sub-folder (`path/train/metadata.csv`), or the first part of
             parquet file names (`train-00000.parquet`).
         name: configuration of a Hub data set.
         revision: branch, tag or commit of a Hub data set.
+        data_dir: of a named corpus: a local copy, packed or unpacked; its Hub form is fetched if not given.
         columns: schema name → name in the source, where they differ: `{text: sentence, audio: clip}`. `marked_text`
             stands for a column with `[en]…[/en]` inside, which gives both text and spans.
         weight: in a mixture (`data_scripts.mixtures`), passes over this source per epoch (0.5: one half of its rows,
@@ -51,10 +55,11 @@ class SourceArguments:
     """
 
     path: str
-    kind: Literal["auto", "folder", "manifest", "parquet", "hub", "text"] = "auto"
+    kind: Literal["auto", "folder", "manifest", "parquet", "corpus", "hub", "text"] = "auto"
     split: str = "train"
     name: str | None = None
     revision: str | None = None
+    data_dir: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     weight: float = 1.0
     streaming: bool = False
@@ -64,7 +69,7 @@ class SourceArguments:
     allow_outside_root: bool = False
 
     def __post_init__(self) -> None:
-        kinds = ("auto", "folder", "manifest", "parquet", "hub", "text")
+        kinds = ("auto", "folder", "manifest", "parquet", "corpus", "hub", "text")
         if not self.path:
             raise ValueError("path of a source is empty")
         if self.kind not in kinds:
@@ -109,6 +114,10 @@ def load_source(
     options = tables.RowOptions(need_text=need_text, normalise=normalise, fill_durations=fill_durations)
     if kind == "text":
         return tables.load_text(source, options)
+    if kind == "corpus":
+        return tables.load_named(source, options)
+    if source.data_dir:
+        raise SourceError(f"data_dir of source {source.path} is for named corpora; {source.path} is read as a {kind}")
     if kind in ("folder", "manifest"):
         return tables.load_manifest(source, kind, options)
     return tables.load_columnar(source, kind, options)

@@ -196,6 +196,8 @@ def load_text(source: SourceArguments, options: RowOptions) -> Dataset | Iterabl
     path = Path(source.path).expanduser()
     if not path.is_file() or readers.suffix_of(path) == ".parquet":
         kind = readers.detect_kind(source.path, source.columns)
+        if kind == "corpus":
+            return load_named(source, options)
         return load_manifest(source, kind, options) if kind == "folder" else load_columnar(source, kind, options)
     if source.streaming:
         return IterableDataset.from_generator(
@@ -215,6 +217,34 @@ def text_rows(source: SourceArguments, options: RowOptions) -> Iterator[Row]:
     make = RowMaker(source, options, matched)
     for where, record in islice(records, source.max_rows):
         yield make(record, where, default_id=line_id(where))
+
+
+def load_named(source: SourceArguments, options: RowOptions) -> Dataset | IterableDataset:
+    """A corpus known by name."""
+    from data_scripts.corpora import CORPORA, load_corpus  # builders import this module
+
+    if source.name:
+        raise SourceError(
+            f"name of source {source.path}: {source.name!r} is for Hub data sets, {source.path} is a corpus"
+        )
+    if options.need_text and source.path in CORPORA and not CORPORA[source.path].has_text:
+        raise SourceError(f"{source.path} has no transcripts: it serves emotion recognition, not speech recognition")
+    rows = load_corpus(
+        source.path,
+        source.split,
+        source.data_dir,
+        streaming=source.streaming or source.max_rows is not None,  # as of the Hub: not all of it for the first rows
+        revision=source.revision,
+        columns=source.columns,
+        normalise=options.normalise,
+        fill_durations=options.fill_durations,
+        corpus=source.corpus,
+        id_prefix=source.id_prefix,
+    )
+    if source.max_rows and isinstance(rows, IterableDataset):
+        rows = rows.take(source.max_rows)
+        rows = rows if source.streaming else table_from_rows(rows, FEATURES)
+    return rows if options.need_audio else rows.select_columns(list(TEXT_FEATURES))
 
 
 def load_columnar(source: SourceArguments, kind: str, options: RowOptions) -> Dataset | IterableDataset:
@@ -278,7 +308,8 @@ def parquet_files(source: SourceArguments) -> list[str]:
 
 
 def _split_of(file: Path) -> str | None:
-    for part in (*file.parts[:-1], file.name.split("-")[0].split(".")[0]):
+    # train-00000.parquet, and what the builders of corpora write: vivos-train-00000-of-00002.parquet
+    for part in (*file.parts[:-1], *file.name.split(".")[0].split("-")):
         if part in SPLIT_NAMES:
             return part
     return None
