@@ -8,6 +8,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import DistributedType, gather_object
+from safetensors import SafetensorError
 from transformers import Trainer
 
 from trainers import checkpoints
@@ -27,8 +29,8 @@ ARGUMENTS_PICKLE = "training_args.bin"
 # A weight and two moments in float32, while there is no earlier checkpoint to compare with.
 BYTES_PER_TRAINED_PARAMETER = 12
 SPARE_BYTES = 1 << 20
-# torch and safetensors report a full disk as RuntimeError.
-SAVE_ERRORS = (OSError, RuntimeError, ValueError)
+# torch reports a full disk as RuntimeError, safetensors as an error of its own.
+SAVE_ERRORS = (OSError, RuntimeError, ValueError, SafetensorError)
 
 # The mixin calls what it stands in front of.
 _Base = Trainer if TYPE_CHECKING else object
@@ -248,6 +250,15 @@ class ReliableTrainer(_Base):
     def _save_rng_state(self, output_dir: str) -> None:
         with self._noting_problems():
             super()._save_rng_state(output_dir)
+
+    def write_model(self, folder: str | os.PathLike[str]) -> str | None:
+        """`save_model` with the problem of any rank, if there is one, returned on all of them."""
+        self._save_problems = problems = []
+        try:
+            self.save_model(os.fspath(folder))
+        finally:
+            self._save_problems = None
+        return self._first_problem(problems[0] if problems else None)
 
     def _first_problem(self, problem: str | None) -> str | None:
         """The problem of the first rank that has one; every rank must ask."""

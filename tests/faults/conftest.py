@@ -15,7 +15,8 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parent))  # `traced` must be importable by the processes forked from a server
 
-from traced import Launcher
+from settings import prepare, steps_of
+from traced import Launcher, read_trace
 
 SENTENCES = ["xin chào", "hôm nay họp team", "một hai ba", "deadline ngày mai", "tôi đi học", "bốn năm sáu"]
 PROMISES = {
@@ -116,3 +117,21 @@ def arguments(workspace):
 @pytest.fixture(scope="session")
 def launcher(tmp_path_factory) -> Iterator[Launcher]:
     yield Launcher(tmp_path_factory.mktemp("launches"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(launcher, arguments, workspace, tmp_path_factory):
+    """The trace of each rank of a run that nothing happens to, by setting."""
+    known = {}
+
+    def run(setting):
+        if setting not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            ranks, more = prepare(setting, workspace)
+            outcome = launcher.run(arguments(folder / "run", *more), folder / "trace", ranks=ranks)
+            assert outcome.codes == [0] * ranks, outcome
+            known[setting] = [steps_of(read_trace(folder / f"trace-{rank}.jsonl")) for rank in range(ranks)]
+            assert all(len(trace) == 14 for trace in known[setting])
+        return known[setting]
+
+    return run

@@ -4,76 +4,8 @@ import random
 import time
 
 import pytest
+from settings import SETTINGS, difference, prepare
 from traced import SAVE_PLACES, read_trace, wait_for_steps
-
-STREAM = ["--training.per_device_train_batch_size", "4"]
-SETTINGS = {
-    "1 rank, map-style": (1, []),
-    "1 rank, map-style, 2 workers": (1, ["--training.dataloader_num_workers", "2"]),
-    "1 rank, streaming": (1, STREAM),
-    "1 rank, streaming, 2 workers": (1, [*STREAM, "--training.dataloader_num_workers", "2"]),
-    "2 ranks, map-style": (2, []),
-    "2 ranks, map-style, 2 workers": (2, ["--training.dataloader_num_workers", "2"]),
-    "2 ranks, streaming": (2, STREAM),
-}
-ACCUMULATED = ["--training.gradient_accumulation_steps", "2"]
-
-
-@pytest.fixture(scope="session")
-def undisturbed(launcher, arguments, workspace, tmp_path_factory):
-    """The trace of each rank of a run that nothing happens to, by setting."""
-    known = {}
-
-    def run(setting):
-        if setting not in known:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            ranks, more = prepare(setting, workspace)
-            outcome = launcher.run(arguments(folder / "run", *more), folder / "trace", ranks=ranks)
-            assert outcome.codes == [0] * ranks, outcome
-            known[setting] = [steps_of(read_trace(folder / f"trace-{rank}.jsonl")) for rank in range(ranks)]
-            assert all(len(trace) == 14 for trace in known[setting])
-        return known[setting]
-
-    return run
-
-
-def prepare(setting, workspace):
-    ranks, more = SETTINGS[setting]
-    if "streaming" in setting:
-        more = [*more, "--data.train", f"[{{path: {workspace}/data, split: train, streaming: true}}]"]
-    return ranks, more
-
-
-def steps_of(trace):
-    """Step → its entries, in order; a step written twice by one start cannot be told apart, so starts are split."""
-    steps = {}
-    for entry in trace:
-        steps.setdefault(entry["step"], []).append(entry)
-    return steps
-
-
-def starts_of(trace):
-    """A trace divided where a resumed run goes back."""
-    starts, last = [[]], 0
-    for entry in trace:
-        if entry["step"] < last or (entry["step"] == last and "rows" in entry and "weights" in starts[-1][-1]):
-            starts.append([])
-        starts[-1].append(entry)
-        last = entry["step"]
-    return [steps_of(start) for start in starts]
-
-
-def difference(reference, trace):
-    """What differs between the steps of an undisturbed run and all those of a disturbed one; None if nothing does."""
-    finished = set()
-    for start in starts_of(trace):
-        for step, entries in start.items():
-            whole = any("weights" in entry for entry in entries)
-            if entries != reference[step][: len(entries)] or (whole and len(entries) != len(reference[step])):
-                return f"step {step}: {entries} instead of {reference[step]}"
-            finished |= {step} if whole else set()
-    missing = reference.keys() - finished
-    return f"steps never finished: {sorted(missing)}" if missing else None
 
 
 def disturbed(launcher, arguments, workspace, tmp_path, setting, reference, **fault):
@@ -96,6 +28,17 @@ def kill_after(seed):
         moment = random.Random(seed)
         wait_for_steps(trace, moment.randrange(1, 13), processes)
         time.sleep(moment.random() * 0.1)
+        for process in processes:
+            process.kill()
+
+    return fault
+
+
+def kill_after_step(step):
+    """Kill every rank right after a step."""
+
+    def fault(processes, trace):
+        wait_for_steps(trace, step, processes)
         for process in processes:
             process.kill()
 

@@ -41,10 +41,13 @@ def trace_steps(path: Path) -> None:
             total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return total.hexdigest()[:16]
 
+    write({"start": time.time()})
+
     class Weights(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):
-            if not os.environ.get("FAULT_NO_WEIGHTS"):
-                write({"step": state.global_step, "weights": digest(list(model.parameters()))})
+            parameters = list(model.parameters())
+            # ZeRO-3 leaves each rank its part of a weight.
+            write({"step": state.global_step, "weights": digest([getattr(p, "ds_tensor", p) for p in parameters])})
 
     step = SpeechSeq2SeqTrainer.training_step
     init = SpeechSeq2SeqTrainer.__init__
@@ -107,21 +110,48 @@ def die_in_save(place: str, at_step: int) -> None:
         checkpoints.seal = half_sealed
 
 
+def poison_rows(prefix: str) -> None:
+    """Rows whose id is `prefix`, or begins with it if it ends in "-", come with a NaN in their features."""
+    from trainers.reliable import ReliableTrainer
+
+    prepare = ReliableTrainer._prepare_inputs
+
+    def poisoned(self, inputs):
+        for index, row in enumerate(inputs.get("row_ids", [])):
+            if self.model.training and (row == prefix or (prefix.endswith("-") and row.startswith(prefix))):
+                inputs["input_features"][index].flatten()[0] = float("nan")
+        return prepare(self, inputs)
+
+    ReliableTrainer._prepare_inputs = poisoned
+
+
+def hide_the_full_disk() -> None:
+    """The check before a save finds room; the save itself does not."""
+    from trainers import checkpoints
+
+    real = checkpoints.shutil.disk_usage
+    checkpoints.shutil.disk_usage = lambda path: real(path)._replace(free=1 << 40)
+
+
 SAVE_PLACES = ("after the weights", "optimizer.pt", "scheduler.pt", "before the seal", "half the seal")
 
 
-def child(
-    argv: list[str], environment: dict[str, str], log: str, trace: str, save_fault: tuple[str, int] | None
-) -> None:
+def child(argv: list[str], environment: dict[str, str], log: str, trace: str, injected: dict[str, Any]) -> None:
     """Body of one rank."""
     os.environ.update(environment)
+    # A child of a fork server would start data workers by it, too: ten seconds each.
+    multiprocessing.set_start_method("fork", force=True)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(ROOT)
     trace_steps(Path(trace))
-    if save_fault:
-        die_in_save(*save_fault)
+    if injected["save_fault"]:
+        die_in_save(*injected["save_fault"])
+    if injected["poison"]:
+        poison_rows(injected["poison"])
+    if injected["hide_full_disk"]:
+        hide_the_full_disk()
     main = runpy.run_path(str(SCRIPT))["main"]
     main(argv)
     sys.stdout.flush()
@@ -160,6 +190,8 @@ class Launcher:
         ranks: int = 1,
         environment: Mapping[str, str] | None = None,
         save_fault: tuple[str, int] | None = None,
+        poison: str | None = None,
+        hide_full_disk: bool = False,
         fault: Callable[[list[Any], Path], None] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Outcome:
@@ -168,6 +200,8 @@ class Launcher:
         Args:
             trace: rank r writes its steps to `<trace>-r.jsonl`.
             save_fault: place and step of `die_in_save`, for rank 0.
+            poison: see `poison_rows`.
+            hide_full_disk: see `hide_the_full_disk`.
             fault: called with the processes and the trace file of rank 0 while they run.
         """
         self.launches += 1
@@ -182,7 +216,9 @@ class Launcher:
                 own |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
                 own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(ranks)}
                 own["ACCELERATE_USE_CPU"] = "true"
-            arguments = (list(argv), own, str(log), f"{trace}-{rank}.jsonl", save_fault if rank == 0 else None)
+            injected = {"save_fault": save_fault if rank == 0 else None, "poison": poison}
+            injected["hide_full_disk"] = hide_full_disk
+            arguments = (list(argv), own, str(log), f"{trace}-{rank}.jsonl", injected)
             processes.append(self.context.Process(target=child, args=arguments))
         for process in processes:
             process.start()
