@@ -190,16 +190,17 @@ def trusted_files(folder: str | Path, split: str, limits: "Limits") -> tuple[lis
     try:
         run = json.loads((folder / STATE / split / RUN_FILE).read_text(encoding="utf-8"))
         report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))[split]
-        made, num_kept = run["limits"], report["num_kept"]
+        made, versions, num_kept = run["limits"], run["versions"], report["num_kept"]
     except (OSError, ValueError, KeyError, TypeError):
         return [], "it was not prepared to the end"
-    if run.get("normalizer_version") != NORMALIZER_VERSION:
-        return [], f"it was prepared by text rules {run.get('normalizer_version')}, now {NORMALIZER_VERSION}"
+    if versions.get("normalizer_version") != NORMALIZER_VERSION:
+        return [], f"it was prepared by text rules {versions.get('normalizer_version')}, now {NORMALIZER_VERSION}"
     more = set(made.get("keep_text_problems", ())) - set(limits.keep_text_problems)
     if more:
         return [], f"it was prepared with keep_text_problems {', '.join(sorted(more))}"
-    if limits.need_text and not made.get("need_text", False):
-        return [], "it was prepared without need_text"
+    for name in ("need_text", "spoken_form"):
+        if getattr(limits, name) and not made.get(name, False):
+            return [], f"it was prepared without {name}"
     if made.get("duration_tolerance_s", float("inf")) > limits.duration_tolerance_s:
         return [], f"it was prepared with duration_tolerance_s {made.get('duration_tolerance_s')}"
     files = [str(path) for path in sorted(folder.glob(f"{split}-*.parquet"))]
