@@ -75,9 +75,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_partials(folder: Path) -> None:
+def remove_partials(folder: Path, pattern: str = ".*.partial") -> None:
     """Take away what killed processes left in a folder; only while no other process writes there."""
-    for partial in folder.glob(".*.partial"):
+    for partial in folder.glob(pattern):
         partial.unlink(missing_ok=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import datasets
 from datasets import Dataset, Features, IterableDataset
@@ -33,6 +33,14 @@ class TooManyDropped(ValueError):
         worst = ", ".join(f"{code} {count}" for code, count in list(dropped.items())[:4])
         super().__init__(f"{report.summary()}; max_drop_fraction is {limit:g}. Most often: {worst}")
         self.report = report
+
+
+class SeenRows(Protocol):
+    """What finds repeats; see `Seen`."""
+
+    def is_new(self, row_id: str) -> bool: ...
+
+    def first_with(self, digest: str, row_id: str) -> str: ...
 
 
 @dataclass
@@ -201,7 +209,7 @@ def updated(row: Mapping[str, Any], outcome: Outcome) -> Row:
     return cast(Row, mended)
 
 
-def record(report: DropReport, seen: Seen, row_id: str, outcome: Outcome) -> bool:
+def record(report: DropReport, seen: SeenRows, row_id: str, outcome: Outcome) -> bool:
     """Enter one outcome into the report; whether the row is kept."""
     report.num_rows += 1
     code, detail = (outcome.code, outcome.detail) if seen.is_new(row_id) else ("duplicate_id", "")

@@ -56,6 +56,11 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Relative path → bytes of every file, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture
 def make_folder(tmp_path) -> Callable[..., Path]:
     """`make_folder({"a.wav": bytes}, text={"a.wav": "xin chào"}, name="corpus")` → a folder with metadata.csv."""

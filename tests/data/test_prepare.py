@@ -8,13 +8,16 @@ import sys
 import pytest
 from datasets import load_dataset
 
+import data_scripts.prepare
 from data_scripts.audio import read_audio
 from data_scripts.drop_report import DropReport
 from data_scripts.prepare import OutputError, prepare_validated
+from data_scripts.preparing.blocks import Done
+from data_scripts.preparing.checking import check_block
 from data_scripts.sources import SourceArguments, load_source
 from data_scripts.validate import Limits, TooManyDropped
 
-from .conftest import encode, voice, write_csv
+from .conftest import contents, encode, voice, write_csv
 
 
 @pytest.fixture
@@ -69,44 +72,46 @@ def test_shards_hold_the_files_as_they_were(streaming, corpus, tmp_path):
 def test_finished_shards_are_not_redone(corpus, tmp_path, monkeypatch):
     out = tmp_path / "out"
     whole = prepare(corpus, tmp_path / "whole")
-    import data_scripts.prepare
+    checked = []
 
-    real = data_scripts.prepare._write
-
-    def stop_at_the_second(output, split, number, *rest):
-        if number == 1:
+    def stop_at_the_second(job, block):
+        if block.number == 1:
             raise KeyboardInterrupt
-        return real(output, split, number, *rest)
+        return check_block(job, block)
 
-    monkeypatch.setattr(data_scripts.prepare, "_write", stop_at_the_second)
+    def note(job, block):
+        if not isinstance(block, Done):
+            checked.append(block.number)
+        return check_block(job, block)
+
+    monkeypatch.setattr(data_scripts.prepare, "check_block", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         prepare(corpus, out)
     assert not (out / "drop_report.json").exists()
     first = out / "train-00000.parquet"
     os.utime(first, ns=(1, 1))
-    written = []
-    monkeypatch.setattr(data_scripts.prepare, "_write", lambda *a: written.append(a[2]) or real(*a))
+    monkeypatch.setattr(data_scripts.prepare, "check_block", note)
     resumed = prepare(corpus, out)
-    assert written == [1, 2] and first.stat().st_mtime_ns == 1
+    assert checked == [1, 2] and first.stat().st_mtime_ns == 1
     assert resumed.to_dict() == whole.to_dict()
-    for number in range(3):
-        name = f"train-{number:05d}.parquet"
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    written.clear()
-    assert prepare(corpus, out).to_dict() == whole.to_dict() and not written
+    assert contents(out) == contents(tmp_path / "whole")
+    checked.clear()
+    assert prepare(corpus, out).to_dict() == whole.to_dict() and not checked
 
 
 def test_a_shard_that_was_deleted_is_made_again(corpus, tmp_path):
     prepare(corpus, tmp_path / "out")
+    before = contents(tmp_path / "out")
     (tmp_path / "out" / "train-00001.parquet").unlink()
     prepare(corpus, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
     assert load_source(SourceArguments(str(tmp_path / "out")))["id"][:] == ["u0", "u1", "u3", "u4", "u6"]
 
 
 def test_other_runs_are_left_alone(corpus, tmp_path):
     out = tmp_path / "out"
     prepare(corpus, out)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    before = contents(out)
     with pytest.raises(OutputError, match=r"another run.*rows_per_shard \(3 there, 2 now\)"):
         prepare(corpus, out, rows_per_shard=2)
     with pytest.raises(OutputError, match=r"max_duration_s"):
@@ -121,7 +126,7 @@ def test_other_runs_are_left_alone(corpus, tmp_path):
         prepare(corpus, tmp_path / "full")
     with pytest.raises(OutputError, match="is a file"):
         prepare(corpus, tmp_path / "full" / "thesis.doc")
-    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert contents(out) == before
 
 
 def test_splits_share_a_folder(make_folder, tmp_path):
