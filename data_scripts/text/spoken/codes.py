@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from data_scripts.text.spoken.names import acronym
-from data_scripts.text.spoken.reading import Piece, Place, Reading, say, spell, words_of
+from data_scripts.text.spoken.reading import Piece, Place, Reading, say, spell, table, words_of
 
 _PHONE = re.compile(
     r"(?:(?P<plus>\+)|\(\+(?=\d))?(?P<code>84)\)?[\s.-]?\(?\d{2,4}\)?(?:[\s.-]?\d{2,4}){2,3}(?![\d,]|[.]\d)"
@@ -22,6 +22,8 @@ _DOCUMENT = re.compile(
 _DOCUMENT_PART = re.compile(r"[A-Za-zĐƯ]+|\d+")
 _CODE = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:[.]\d+)*(?![^\W_])")
 _CODE_PART = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)+|\d+")
+_ELEMENT = "He|Li|Be|Ne|Na|Mg|Al|Si|Cl|Ar|Ca|Ti|Cr|Mn|Fe|Co|Ni|Cu|Zn|Br|Ag|Sn|Ba|Pt|Au|Hg|Pb|[HBCNOFPSKIU]"
+_FORMULA = re.compile(rf"\d?(?:(?:{_ELEMENT})\d{{0,2}}){{2,}}")  # "SiO2", "Al2O3"
 _PLATE = re.compile(r"(\d{2})([A-ZĐ]{1,2}\d?)\s?[-. ]\s?(\d{3}[.]?\d{1,2})(?!\w)")
 _ROADS = frozenset(("QL", "SN"))
 _NUMBERED = re.compile(r"[ -]?(\d{1,4}(?:\.\d)?)(?![\d.,]*\d|\w)")
@@ -62,7 +64,7 @@ def phone(place: Place) -> Reading | None:
         if match["code"]:
             known = len(digits) in (11, 12) and match.group()[0] in "+("
         elif digits[0] == "0":
-            known = 9 < len(digits) < 12 and not (match.group().isdigit() and len(digits) > 11)
+            known = 9 < len(digits) < 12 and not (match.group().isdecimal() and len(digits) > 11)
         else:
             known = 6 <= len(digits) <= 10
         if known:
@@ -88,11 +90,16 @@ def document(place: Place) -> Reading | None:
         pieces.append((f"trên {numerals.integer(int(match[2]))}", None))
     pieces.append(("trên", None))
     for part in _DOCUMENT_PART.findall(match[3]):
-        if part.isdigit():
+        if part.isdecimal():
             pieces.append((numerals.plain(part), None))
         else:
-            pieces += acronym(part) or ((spell(part), None),)
+            pieces += _document_part(part)
     return Reading(match.end(), tuple(pieces))
+
+
+def _document_part(part: str) -> tuple[Piece, ...]:
+    known = table("documents.tsv").get(part)
+    return ((known[0], None),) if known else acronym(part) or ((spell(part), None),)
 
 
 def plate(place: Place) -> Reading | None:
@@ -113,17 +120,22 @@ def code(place: Place) -> Reading | None:
     if match is None:
         return None
     written = match.group()
-    if not any(char.isdigit() for char in written) or written.replace("-", "").isdigit():
+    if not any(char.isdecimal() for char in written) or written.replace("-", "").isdecimal():
         return None
     whole = acronym(written)
     if whole is not None:
         return Reading(match.end(), whole)
+    if _FORMULA.fullmatch(written):
+        said = [
+            place.numerals.plain(part) if part.isdecimal() else spell(part) for part in _CODE_PART.findall(written)
+        ]
+        return say(match.end(), " ".join(said))
     numerals, pieces, parts = place.numerals, [], _CODE_PART.findall(written)
     for index, part in enumerate(parts):
-        if part[0].isdigit():
+        if part[0].isdecimal():
             if "." in part:
                 pieces.append((" chấm ".join([numerals.plain(p) for p in part.split(".")]), None))
-            elif len(part) > 3 and index > 0 and len(parts[index - 1]) <= 3 and parts[index - 1].isupper():
+            elif len(part) > 3 and index > 0 and parts[0].isupper() and len(parts[0]) <= 3:
                 pieces.append((numerals.digits(part), None))
             else:
                 pieces.append((numerals.plain(part), None))
@@ -156,7 +168,7 @@ def address(place: Place) -> Reading | None:
     written = re.sub(r"^https?://", "", written).rstrip("/")
     words = []
     for part in _ADDRESS_PART.findall(written):
-        if part.isdigit():
+        if part.isdecimal():
             words.append(
                 place.numerals.digits(part) if len(part) != 2 or part[0] == "0" else place.numerals.plain(part)
             )
@@ -180,5 +192,5 @@ def hashtag(place: Place) -> Reading | None:
     if match is None:
         return None
     words = [word.lower() for word in _CAMEL.findall(match[1])]
-    words = [place.numerals.plain(word) if word.isdigit() else word for word in words]
+    words = [place.numerals.plain(word) if word.isdecimal() else word for word in words]
     return Reading(match.end(), (("hashtag", "en"), (" ".join(words), None)))

@@ -120,10 +120,10 @@ def english_sign(place: Place) -> Reading | None:
     sign = place.text[place.start]
     if sign in _SILENT:
         return Reading(place.start + 1, ())
-    if sign in "-−" and place.text[place.start + 1 : min(place.start + 2, place.end)].isdigit():
+    if sign in "-−" and place.text[place.start + 1 : min(place.start + 2, place.end)].isdecimal():
         if not place.previous or place.previous in " (":
             return say(place.start + 1, "minus")
-        return say(place.start + 1, "to") if place.previous.isdigit() else None
+        return say(place.start + 1, "to") if place.previous.isdecimal() else None
     word = _SIGNS.get(sign)
     return None if word is None else say(place.start + 1, word)
 

@@ -32,7 +32,7 @@ def _acronyms() -> dict[str, tuple[Piece, ...]]:
 
 @cache
 def abbreviations() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
-    """(pattern of all abbreviations, written -> (reading, "always" | "name" | "number"))."""
+    """(pattern of all abbreviations, written -> (reading, "always" | "name" | "place" | "number"))."""
     rows = {written: (row[0], row[1]) for written, row in table("abbreviations.tsv").items()}
     longest_first = sorted(rows, key=len, reverse=True)
     pattern = "|".join(re.escape(key) if key[-1] in ".:" else re.escape(key) + r"(?!\w)" for key in longest_first)
@@ -40,6 +40,8 @@ def abbreviations() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
 
 
 _NAME_FOLLOWS = re.compile(rf"\s?(?:[{UPPER}]|\d)")
+_PLACE_FOLLOWS = re.compile(rf"\s?(?:[{UPPER}][^\W\d_]|\d)")
+_PLACE_BEFORE = re.compile(r"(?:[,;(–-]\s?|(?:^|\s)(?:tại|ở|thuộc|trên|của|về|các|đường|số \w{1,6})\s)$")
 _NUMBER_FOLLOWS = re.compile(r"\s?\d")
 
 
@@ -52,6 +54,11 @@ def abbreviation(place: Place) -> Reading | None:
     reading, condition = rows[match.group().lower()]
     if condition == "name" and not place.match(_NAME_FOLLOWS, match.end()):
         return None
+    if condition == "place":
+        named = place.match(_PLACE_FOLLOWS, match.end())
+        digits = named is not None and named.group()[-1].isdecimal()
+        if named is None or not (digits or _PLACE_BEFORE.search(place.left(16))):
+            return None
     if condition == "number" and not place.match(_NUMBER_FOLLOWS, match.end()):
         return None
     return say(match.end(), reading)
@@ -125,7 +132,7 @@ def roman(place: Place) -> Reading | None:
 def _foreign_name_before(place: Place) -> bool:
     """Whether a capitalised word that is not Vietnamese stands right before."""
     name = re.search(rf"([{UPPER}][^\W\d_]{{2,}})\s$", place.text[max(0, place.start - 24) : place.start])
-    return name is not None and not is_syllable(name[1])
+    return name is not None and not name[1].isupper() and not is_syllable(name[1])
 
 
 def degree_letter(place: Place) -> Reading | None:

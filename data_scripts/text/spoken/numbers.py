@@ -90,7 +90,7 @@ def split_number(text: str) -> tuple[str, str, str]:
     no one writes that last decimal.
     """
     text = _SPACES.sub("", text)
-    if text.isdigit():
+    if text.isdecimal():
         return text, "", ""
     dots, commas = text.count("."), text.count(",")
     if dots and commas:

@@ -22,7 +22,7 @@ from data_scripts.text.spoken.reading import Place, Rule, first_reading
 SPOKEN_FORM_VERSION = "1.0"
 
 _MOST_PASSES = 4  # what is read may complete something else to read; nearly always one pass does all
-_SIGNS = r"%‰&@+=<>×÷±°º№§©®™$€£¥₫₩~≈≤≥≠√∞⋅½⅓⅔¼¾⅕⅛℃℉#"
+_SIGNS = r"%‰&@+=<>×÷±°º№§©®™$€£¥₫₩¢~≈≤≥≠√∞⋅½⅓⅔¼¾⅕⅛℃℉#"
 _UNIT_WORDS = "|".join(
     sorted((re.escape(s) for s, row in quantities.units().items() if row[1] == "alone" and s[0].isalpha()), key=len)[
         ::-1
@@ -48,7 +48,8 @@ _ENGLISH_CANDIDATE = re.compile(rf"(?P<digit>\d)|(?P<sign>[{_SIGNS}−-])|{_WORD
 _RULES: dict[str | None, tuple[Rule, ...]] = {
     "digit": (
         codes.plate, codes.phone, times.full_date, codes.document, times.month_and_year, times.day_and_month,
-        times.time_of_day, quantities.ordinal, quantities.version, quantities.score, quantities.fraction,
+        times.time_of_day, quantities.ordinal, quantities.english_ordinal,
+        quantities.version, quantities.score, quantities.fraction,
         quantities.quantity, codes.code, quantities.plain_number,
     ),
     "sign": (
@@ -57,7 +58,7 @@ _RULES: dict[str | None, tuple[Rule, ...]] = {
         signs.word_sign,
     ),
     "word": (
-        names.abbreviation, signs.currency_first, names.roman, names.degree_letter, codes.code, quantities.bare_unit,
+        names.abbreviation, signs.currency_first, names.roman, names.degree_letter, quantities.bare_unit, codes.code,
         names.capitals,
     ),
 }  # fmt: skip

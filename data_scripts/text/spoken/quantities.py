@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from data_scripts.text.spoken import english_numbers
 from data_scripts.text.spoken.numbers import NUMBER
 from data_scripts.text.spoken.reading import Place, Reading, say, table, words_of
 
@@ -13,17 +14,19 @@ _GROUPED = re.compile(r"\d{1,3}(?:[., ]\d{3})+")
 _FULL_MAGNITUDE = re.compile(r"\s?(trăm|chục|nghìn|ngàn|vạn|triệu|tỷ|tỉ)(?!\w)(?:\s(triệu|tỷ|tỉ|đồng)(?!\w))?", re.I)
 _SHORT_MAGNITUDE = re.compile(r"(k|tr|tỷ|tỉ)(\d)?(?!\w)|\s?(tr)(?=\s?(?:đ|vnđ|vnd|đồng)(?!\w))", re.I)
 _UNIT = re.compile(
-    r"\s?(°\s?[CFK](?!\w)|[º°]|oC(?!\w)|oF(?!\w)|[℃℉%‰₫]|[$€£¥₩](?!\s?\d)|['′’]{1,2}|[\"″”]|US\$"
+    r"\s?(°\s?[CFK](?!\w)|[º°]|oC(?!\w)|oF(?!\w)|[℃℉%‰₫¢]|[$€£¥₩](?!\s?\d)|['′’]{1,2}|[\"″”]|US\$"
     r"|[^\W\d_]{1,6}(?:[²³]|\^?[23](?!\d))?(?![\w²³]))"
 )
 _PER = re.compile(r"\s?/\s?([^\W\d_]{1,7}(?:[²³]|\^?[23](?!\d))?)(?![\w²³])")
 _METRES_AND = re.compile(r"(\d)m(\d{2}|[14-9])(?!\w)")  # 1m65; 5m2 is an area
 _BY_NUMBER = re.compile(r"x\d")
 _SLASH_WORD = re.compile(r"/\s?([^\W\d_]+(?:[²³]|\^?[23](?!\d))?)(?![\w²³/])")
+_CURRENT = re.compile(r"điện|dòng|sạc|ampe|cầu chì")  # 12A is rather a road or a class
 _VERSION = re.compile(r"\d+(?:\.\d+){2,}(?![\w])")
 _POWER = re.compile(r"\^\s?([-−–]?)(\d+)|([⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _SCORE = re.compile(r"(\d{1,3})\s?[-–—:]\s?(\d{1,3})(?![\d%/]|[.,:-]\d)")
 _SLASHED = re.compile(r"(\d{1,6})\s?/\s?(\d{1,6})(?![\d/]|[.,]\d)")
+_MONTH_FOLLOWS = re.compile(r"\s?tháng(?!\w)")
 _ORDINAL = {"1": "nhất", "4": "tư"}
 _ENGLISH_ORDINAL = re.compile(r"(\d{1,3})(st|nd|rd|th)(?!\w)")
 _SCORE_WORDS = words_of(
@@ -33,7 +36,7 @@ _RATIO_WORDS = frozenset(("lệ",))
 _HOUSE_WORDS = words_of("số nhà ngõ hẻm ngách kiệt đường phố lô thửa")
 _TO_INTEGER = words_of("ngày tháng giờ phút giây mùng mồng lớp bài chương điều khoản mục phần trang câu")
 _DIGIT_BY_DIGIT = re.compile(
-    r"(?:tài khoản|stk|cmnd|cccd|chứng minh nhân dân|căn cước công dân|mã số thuế|mst|otp|hộ chiếu|imei|serial)"
+    r"\b(?:tài khoản|stk|cmnd|cccd|chứng minh nhân dân|căn cước công dân|mã số thuế|mst|otp|hộ chiếu|imei|serial)"
     r"[^\d,;.]{0,12}$"
 )
 # What a price or a rate is per, said with "một"; symbols of units are said with "trên".
@@ -62,7 +65,7 @@ def quantity(place: Place) -> Reading | None:
     if (height := place.match(_METRES_AND)) is not None:
         return say(height.end(), f"{numerals.plain(height[1])} mét {numerals.plain(height[2])}")
     written = match.group()
-    if written.isdigit() and written[0] == "0" and place.last in _TO_INTEGER:
+    if written.isdecimal() and written[0] == "0" and place.last in _TO_INTEGER:
         words = numerals.integer(int(written))
     else:
         words = numerals.number(written)
@@ -75,7 +78,7 @@ def quantity(place: Place) -> Reading | None:
         reading, end = unit
         words += f" {reading}"
         words, end = _with_per(place, words, end)
-    elif end < place.end and place.text[end - 1].isdigit() and place.text[end].isalpha():
+    elif end < place.end and place.text[end - 1].isdecimal() and place.text[end].isalpha():
         if place.match(_BY_NUMBER, end):
             return say(end, words)
         return None  # digits glued to letters that are no unit: a code
@@ -84,7 +87,7 @@ def quantity(place: Place) -> Reading | None:
 
 def _power(place: Place, match: re.Match[str]) -> str:
     written = (match[3] or match[1] + match[2]).translate(_SUPERSCRIPTS)
-    sign = "âm " if not written[0].isdigit() else ""
+    sign = "âm " if not written[0].isdecimal() else ""
     return sign + place.numerals.plain(written.lstrip("-−–"))
 
 
@@ -108,9 +111,9 @@ def _unit(place: Place, at: int) -> tuple[str, int] | None:
     if match is None:
         return None
     entry = units().get(unit_key(match[1]))
-    if entry is None:
+    if entry is None or (match[1] == "A" and not _CURRENT.search(place.left(30))):
         return None
-    glued = match.start(1) == at and place.text[at - 1].isdigit()
+    glued = match.start(1) == at and place.text[at - 1].isdecimal()
     if entry[1] == "glued" and not glued:
         return None
     return entry[0], match.end()
@@ -181,7 +184,7 @@ def score(place: Place) -> Reading | None:
         return None
     first, second = match[1], match[2]
     expected = place.last in _SCORE_WORDS or (
-        place.last.isdigit() and int(first) < 100 > int(second) and _after_score(place)
+        place.last.isdecimal() and int(first) < 100 > int(second) and _after_score(place)
     )
     if ":" in match.group():
         if place.last in _RATIO_WORDS:
@@ -209,6 +212,8 @@ def fraction(place: Place) -> Reading | None:
     numerals = place.numerals
     if place.last in _HOUSE_WORDS or not 0 < first < second <= 100 or match[1][0] == "0" or (first, second) == (24, 7):
         return say(match.end(), f"{numerals.plain(match[1])} trên {numerals.plain(match[2])}")
+    if place.match(_MONTH_FOLLOWS, match.end()):
+        return say(match.end(), f"{numerals.integer(first)} hoặc {numerals.integer(second)}")
     below = "tư" if second == 4 else numerals.integer(second)
     return say(match.end(), f"{numerals.integer(first)} phần {below}")
 
@@ -224,6 +229,12 @@ def ordinal(place: Place) -> Reading | None:
     if written == "4" or (written == "1" and place.last == "thứ"):
         return say(match.end(), _ORDINAL[written])
     return None
+
+
+def english_ordinal(place: Place) -> Reading | None:
+    """1st, 2nd, 21st: in English."""
+    match = place.match(_ENGLISH_ORDINAL)
+    return None if match is None else Reading(match.end(), ((english_numbers.ordinal(int(match[1])), "en"),))
 
 
 def plain_number(place: Place) -> Reading | None:

@@ -23,6 +23,7 @@ _OPERATORS = {
 _WORDS = {"&": "và", "%": "phần trăm", "‰": "phần nghìn", "№": "số", "§": "mục", "°": "độ", "@": "a còng"}
 _SILENT = "®™©"
 _BEFORE_NUMBER = re.compile(r"\s?[\d(+−–√$-]")
+_OPERAND = re.compile(r"(?:(?:^|\W)\w|[\d)²³%])\s?$")
 _TIMES = re.compile(r"\s?([x*])\s?(?=\d)")
 _ARROW = re.compile(r"[<>=-]{2,}")
 
@@ -51,7 +52,7 @@ def vulgar_fraction(place: Place) -> Reading | None:
     above, below = parts
     numerals = place.numerals
     said = f"{numerals.integer(above)} phần {'tư' if below == 4 else numerals.integer(below)}"
-    return say(place.start + 1, f"và {said}" if place.previous.isdigit() else said)
+    return say(place.start + 1, f"và {said}" if place.previous.isdecimal() else said)
 
 
 def dash(place: Place) -> Reading | None:
@@ -76,10 +77,10 @@ def operator(place: Place) -> Reading | None:
     word = _OPERATORS.get(sign)
     if word is None:
         return None
-    left = place.text[max(0, place.start - 3) : place.start].rstrip()
-    single = re.search(r"(?:^|\W)\w$|[\d)²³%]$", left)
-    if sign in "+<>=" and not place.match(_BEFORE_NUMBER, place.start + 1) and not single:
-        return None
+    if sign in "<>" and not place.match(_BEFORE_NUMBER, place.start + 1) and not _OPERAND.search(place.left(3)):
+        return None  # a tag or a quotation
+    if sign in "+=" and not place.match(_BEFORE_NUMBER, place.start + 1) and not place.before:
+        return Reading(place.start + 1, ()) if sign == "+" else None  # a bullet
     return say(place.start + 1, word)
 
 
@@ -100,7 +101,7 @@ def about(place: Place) -> Reading | None:
 
 def number_sign(place: Place) -> Reading | None:
     """#1: "số một"."""
-    if place.text[place.start] == "#" and place.text[place.start + 1 : min(place.start + 2, place.end)].isdigit():
+    if place.text[place.start] == "#" and place.text[place.start + 1 : min(place.start + 2, place.end)].isdecimal():
         return say(place.start + 1, "số")
     return None
 
@@ -108,15 +109,15 @@ def number_sign(place: Place) -> Reading | None:
 def slash(place: Place) -> Reading | None:
     """/ between digits."""
     following = place.text[place.start + 1 : min(place.start + 2, place.end)]
-    if place.text[place.start] == "/" and place.previous.isdigit() and following.isdigit():
+    if place.text[place.start] == "/" and place.previous.isdecimal() and following.isdecimal():
         return say(place.start + 1, "trên")
     return None
 
 
 def word_sign(place: Place) -> Reading | None:
-    """& "và", % "phần trăm"; ® and ™ are silent."""
+    """& "và", and signs of units away from numbers; ® and ™ are silent."""
     sign = place.text[place.start]
     if sign in _SILENT:
         return Reading(place.start + 1, ())
-    word = _WORDS.get(sign)
-    return None if word is None else say(place.start + 1, word)
+    word = _WORDS.get(sign) or units().get(sign, ("",))[0]
+    return say(place.start + 1, word) if word else None

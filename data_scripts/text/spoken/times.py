@@ -25,7 +25,9 @@ _SHORT_YEAR = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{2})(?![\d/]|[.,-]\d)")
 _MONTH_YEAR = re.compile(r"(\d{1,2})\s?[/-]\s?((?:1[0-9]|20|21)\d{2})(?![\d/]|[.,-]\d)")
 _MONTH_DOT_YEAR = re.compile(r"(\d{1,2})\.((?:19|20)\d{2})(?![\d/]|[.,-]\d)")
 _DAY_MONTH = re.compile(r"(\d{1,2})\s?([/.-])\s?(\d{1,2})(?![\d/%]|[.,]\d|-\d{2,})")
-_FRACTION = re.compile(r"(\d{1,2})/(\d{1,2})")
+_DATE_BEFORE = re.compile(r"\d/\d{1,2}(?:/\d{4})?\s?(?:[-–,]|đến|tới|và|hoặc)\s?$")
+_DATE_AFTER = re.compile(r"\s?(?:[-–]|đến|tới)\s?(?:ngày )?\d{1,2}/\d{1,2}(?![\d/])")
+_MONTH_FOLLOWS = re.compile(r"\s?tháng(?!\w)")
 _HOUR = re.compile(
     r"(\d{1,2})\s?(?:h|g(?=\d\d)|giờ(?=\d))\s?(?:(\d{1,2})(?:['’′]|p(?:h|hút)?)?)?(?:(\d{1,2})s)?(?![\w])", re.I
 )
@@ -88,12 +90,13 @@ def day_and_month(place: Place) -> Reading | None:
     if match is None:
         return None
     day, mark, month = int(match[1]), match[2], int(match[3])
-    if not _is_day(day, month):
+    if not _is_day(day, month) or place.match(_MONTH_FOLLOWS, match.end()):
         return None
     expected = (
         place.last in _DAY_WORDS
         or place.last_two in _WEEKDAYS
-        or (place.last.isdigit() and "ngày" in place.before[-5:-1])
+        or (place.last.isdecimal() and "ngày" in place.before[-5:-1])
+        or (mark == "/" and (_DATE_BEFORE.search(place.left(16)) or place.match(_DATE_AFTER, match.end())))
         or (place.last in ("và", "đến", "tới", "từ") and "ngày" in place.before[-4:-1])
     )
     if not expected:
