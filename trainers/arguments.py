@@ -49,7 +49,7 @@ class DataArguments:
     synthetic_validation_sentences: int = 0
     """Code-switched sentences generated to evaluate p2t on; none of them is trained on."""
     phoneme_noise: float = 0.0
-    """Share of p2t input phonemes dropped, doubled or swapped in training, to resemble s2p's mistakes."""
+    """Mean share of p2t input phonemes replaced by neighbours, dropped or added in training, as s2p mishears them."""
     word_shuffle: float = 0.0
     """Share of p2t training sentences whose words are put in random order, so that it reads instead of guessing."""
     dialect: Literal["north", "central", "south"] | None = None
@@ -62,6 +62,8 @@ class DataArguments:
     """Longer utterances are dropped and reported."""
     max_dropped: float = 0.05
     """Share of unusable rows above which the run stops instead of training on the rest."""
+    mixture_exponent: float = 1.0
+    """Shares of several sources in an epoch: hours ** this, times their weights; 1 is natural, 0 gives all as much."""
     batch_duration_s: float | None = None
     """Seconds of audio per device and step, padding included; null uses training.per_device_train_batch_size."""
     batch_phonemes: int | None = None
@@ -77,7 +79,7 @@ class DataArguments:
         names = ["synthetic_sentences", "synthetic_validation_sentences", "min_duration_s"]
         require_non_negative(self, "data.", names)
         require_fraction(self, "data.", ["phoneme_noise"])
-        require_fraction(self, "data.", ["max_dropped", "word_shuffle"], one_allowed=True)
+        require_fraction(self, "data.", ["max_dropped", "word_shuffle", "mixture_exponent"], one_allowed=True)
         window = f"must be above data.min_duration_s ({self.min_duration_s}), got {self.max_duration_s}"
         require(self.max_duration_s > self.min_duration_s, "data.max_duration_s", window)
         if self.batch_duration_s is not None:
@@ -124,12 +126,18 @@ class PublishArguments:
 
     push: bool = False
     """Upload the finished model; the token comes from `hf auth login` or HF_TOKEN, never from a config."""
+    checkpoints: bool = False
+    """With push: also upload each checkpoint while training goes on; the newest replaces the one before."""
+    deadline_s: float = 600.0
+    """How long a busy or failing Hub is retried for each upload; push_status.json in the run directory tells."""
     repo_id: str | None = None
     """Repository, for example my-name/tspc-base."""
     private: bool = True
     """Create the repository as private."""
 
     def __post_init__(self) -> None:
+        require_positive(self, "publish.", ["deadline_s"])
+        require(self.push or not self.checkpoints, "publish.checkpoints", "needs publish.push: true")
         named = self.repo_id is not None and bool(self.repo_id.strip())
         require(not self.push or named, "publish.repo_id", "must be set when publish.push is true")
 

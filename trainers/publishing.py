@@ -17,7 +17,15 @@ from huggingface_hub.utils import validate_repo_id
 from .card import mask_tokens, update_model_card
 from .checkpoint_folder import Problem, check_folder, files_to_publish
 
-__all__ = ["IncompleteFolder", "PublishError", "check_folder", "files_to_publish", "merge_adapters", "publish"]
+__all__ = [
+    "IncompleteFolder",
+    "PublishError",
+    "check_folder",
+    "check_rights",
+    "files_to_publish",
+    "merge_adapters",
+    "publish",
+]
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -78,22 +86,7 @@ def publish(
     problems = check_folder(root)
     if problems:
         raise IncompleteFolder(root, problems)
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PublishError(f"{repo_id!r} is no valid repository name: {error}") from None
-    token = get_token()
-    if not token:
-        raise PublishError("no Hugging Face token: log in with `hf auth login`, or set HF_TOKEN, then publish again")
-    api = HfApi(endpoint=endpoint, token=token)
-    deadline = time.monotonic() + deadline_s
-
-    def call(action: str, function: Callable[[], _Answer]) -> _Answer:
-        return _with_retries(action, function, repo_id=repo_id, token=token, deadline=deadline)
-
-    owner = call("check the token", api.whoami)["name"]
-    full_id = repo_id if "/" in repo_id else f"{owner}/{repo_id}"
-    call("create the repository", lambda: api.create_repo(full_id, private=private, exist_ok=True))
+    api, call, full_id = _reach(repo_id, private, endpoint, deadline_s)
     if (root / "card.json").is_file():
         update_model_card(root, repo_id=full_id)
     names = files_to_publish(root)
@@ -115,6 +108,50 @@ def publish(
     if wrong:
         raise PublishError(f"{full_id} does not hold what was sent ({', '.join(wrong)} differ in size); publish again")
     return f"{api.endpoint}/{full_id}"
+
+
+def check_rights(repo_id: str, *, private: bool = True, endpoint: str | None = None, deadline_s: float = 60.0) -> str:
+    """Find out whether `publish` would be let in, without uploading: token, name, owner, right to write, visibility.
+
+    Creates the repository if it does not exist.
+
+    Returns:
+        The full repository id, with its owner.
+
+    Raises:
+        PublishError: it would not; or the repository exists with the other visibility.
+    """
+    api, call, full_id = _reach(repo_id, private, endpoint, deadline_s)
+    call("check the right to write", lambda: api.auth_check(full_id, write=True))
+    found = call("look at the repository", lambda: api.model_info(full_id))
+    if bool(found.private) != private:
+        is_now, wanted = ("private", "public") if found.private else ("public", "private")
+        raise PublishError(
+            f"{full_id} exists and is {is_now}, but {wanted} was asked for: set publish.private to "
+            f"{str(bool(found.private)).lower()}, change the repository's settings, or choose another publish.repo_id"
+        )
+    return full_id
+
+
+def _reach(repo_id: str, private: bool, endpoint: str | None, deadline_s: float) -> tuple[HfApi, Any, str]:
+    """A client, a way to call it with retries until the deadline, and the full id of the repository, which exists."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PublishError(f"{repo_id!r} is no valid repository name: {error}") from None
+    token = get_token()
+    if not token:
+        raise PublishError("no Hugging Face token: log in with `hf auth login`, or set HF_TOKEN, then publish again")
+    api = HfApi(endpoint=endpoint, token=token)
+    deadline = time.monotonic() + deadline_s
+
+    def call(action: str, function: Callable[[], _Answer]) -> _Answer:
+        return _with_retries(action, function, repo_id=repo_id, token=token, deadline=deadline)
+
+    owner = call("check the token", api.whoami)["name"]
+    full_id = repo_id if "/" in repo_id else f"{owner}/{repo_id}"
+    call("create the repository", lambda: api.create_repo(full_id, private=private, exist_ok=True))
+    return api, call, full_id
 
 
 def merge_adapters(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:

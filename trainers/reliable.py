@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +56,19 @@ class ReliableTrainer(_Base):
     Args:
         seal_facts (`Mapping[str, Any]`, *optional*): JSON values sealed into every checkpoint beside `step` and
             `world_size`; `trainers.contract` compares them before a resume.
+        on_sealed (`Callable[[Path, int], None]`, *optional*): called on the writing rank with each sealed checkpoint
+            and its step, before older ones are deleted.
     """
 
-    def __init__(self, *args: Any, seal_facts: Mapping[str, Any] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        seal_facts: Mapping[str, Any] | None = None,
+        on_sealed: Callable[[Path, int], None] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
+        self.on_sealed = on_sealed
         self.data_collator = NamedBatches(self.data_collator)
         self.seal_facts = dict(seal_facts or {})
         self.failed_saves: list[str] = []
@@ -181,6 +190,8 @@ class ReliableTrainer(_Base):
             problem = self._first_problem(self._try_to_save(model, trial, folder))
         if self.args.should_save:
             if problem is None:
+                if self.on_sealed is not None:
+                    self.on_sealed(folder, self.state.global_step)
                 checkpoints.rotate(folder.parent, self.args.save_total_limit, self.state.best_model_checkpoint)
             else:
                 # Half a checkpoint is of no use to anyone, and its room is what the next one needs.

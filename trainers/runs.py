@@ -39,6 +39,8 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "deepspee
 MAY_CHANGE = {
     "training.allow_resume_mismatch",
     "cache.folder",
+    "publish.checkpoints",
+    "publish.deadline_s",
     "publish.private",
     "publish.push",
     "publish.repo_id",

@@ -37,7 +37,8 @@ from trainers.collators import P2TCollator, RowError
 from trainers.contract import check_resume, data_fingerprint, resume_facts
 from trainers.datasets_map import with_phoneme_counts
 from trainers.guards import Stop
-from trainers.publishing import IncompleteFolder, PublishError, publish
+from trainers.publishing import PublishError
+from trainers.push_queue import STATUS_FILE, PushQueue
 from trainers.rows import Rows, audio_hours, build_datasets, rank
 from trainers.runs import Run, RunError, begin_run, settle_checkpoint
 from trainers.seq2seq import SpeechSeq2SeqTrainer
@@ -69,6 +70,7 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     if config.publish.push and get_token() is None:
         raise ConfigError("publish.push", "needs a token of the Hub: run `hf auth login` or set HF_TOKEN")
     args = set_up(config, run)
+    queue = open_queue(config, run)
     run = on_first_rank(lambda: settle_checkpoint(run, required=config.training.resume == "true"))
     rows = build_datasets(config, run.folder)
     facts = resume_facts(config, args.world_size, data_fingerprint(rows.train, config.sources()))
@@ -87,6 +89,8 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     if args.process_index == 0:
         begin_run(run, config, argv, world_size=args.world_size, device=device_name(args))
     trainer = build_trainer(config, args, run, stage, rows, collator, metrics, shlex.join(argv), facts)
+    if queue and config.publish.checkpoints:
+        trainer.on_sealed = queue.offer
     started = time.monotonic()
     try:
         result = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
@@ -95,7 +99,7 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     scores = {"train_loss": result.training_loss}
     if rows.validation is not None:
         scores |= {name: value for name, value in trainer.evaluate().items() if not name.endswith(SPEED)}
-    status = finish(config, run, trainer, scores, time.monotonic() - started)
+    status = finish(config, run, trainer, scores, time.monotonic() - started, queue)
     if args.world_size > 1:
         # A rank that leaves while another is still sending makes the launcher report a failure of a finished run.
         trainer.accelerator.wait_for_everyone()
@@ -120,6 +124,27 @@ def on_first_rank(work: Callable[[], T]) -> T:
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def open_queue(config: Config, run: Run) -> PushQueue | None:
+    """The way to the Hub, tried out before anything expensive is done; None where nothing is to be published.
+
+    Raises:
+        ConfigError: token, rights or visibility will not do.
+    """
+    if not config.publish.push:
+        return None
+    publish = config.publish
+    queue = PushQueue(run.folder, str(publish.repo_id), private=publish.private, deadline_s=publish.deadline_s)
+
+    def check() -> None:
+        try:
+            queue.check()
+        except PublishError as error:
+            raise ConfigError("publish.push", str(error)) from None
+
+    on_first_rank(check)
+    return queue
 
 
 def leave(trainer: SpeechSeq2SeqTrainer, stop: Stop) -> NoReturn:
@@ -231,7 +256,14 @@ def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hour
     )
 
 
-def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float], seconds: float) -> int:
+def finish(
+    config: Config,
+    run: Run,
+    trainer: SpeechSeq2SeqTrainer,
+    scores: dict[str, float],
+    seconds: float,
+    queue: PushQueue | None,
+) -> int:
     """Save the finished model, write its metrics down, and publish it; the exit status, on every process."""
     if config.lora.rank:
         adapted: Any = trainer.model
@@ -240,17 +272,26 @@ def finish(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict
     partial = run.model_folder.with_suffix(".partial")
     problem = trainer.write_model(partial)
     if problem is not None:
-        logger.error(
-            "the finished model could not be written to %s: %s. Resume the run when that is mended", partial, problem
-        )
+        logger.error("the finished model could not be written to %s: %s. Mend that and resume", partial, problem)
         return NOT_SAVED
-    return on_first_rank(lambda: complete(config, run, trainer, partial, scores, seconds))
+
+    def complete_and_publish() -> int:
+        complete(config, run, trainer, partial, scores, seconds)
+        if queue is None:
+            return 0
+        if not queue.finish(run.model_folder):
+            logger.error("the model is finished in %s but not published; see %s", run.model_folder, STATUS_FILE)
+            return NOT_PUBLISHED
+        logger.info("published as %s", queue.repo_id)
+        return 0
+
+    return on_first_rank(complete_and_publish)
 
 
 def complete(
     config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, partial: Path, scores: dict[str, float], seconds: float
-) -> int:
-    """What the first process does with a finished model; the exit status."""
+) -> None:
+    """What the first process does with a finished model before it is published."""
     if run.model_folder.exists():
         shutil.rmtree(run.model_folder)  # of the same run, resumed after it had finished
     os.replace(partial, run.model_folder)
@@ -260,14 +301,6 @@ def complete(
     logger.info("finished model in %s: %s", run.model_folder, json.dumps(report))
     if trainer.eval_dataset is not None:
         add_figures(config, run, trainer, scores)
-    if config.publish.push:
-        try:
-            url = publish(run.model_folder, str(config.publish.repo_id), private=config.publish.private)
-        except (PublishError, IncompleteFolder) as error:
-            logger.error("the model is finished in %s but not published: %s", run.model_folder, error)
-            return NOT_PUBLISHED
-        logger.info("published as %s", url)
-    return 0
 
 
 def add_figures(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float]) -> None:

@@ -48,6 +48,7 @@ class StoredFile:
 @dataclass
 class Repo:
     private: bool
+    gated: bool = False
     commits: dict[str, dict[str, StoredFile]] = field(default_factory=dict)
     head: str = ""
 
@@ -60,7 +61,7 @@ class Repo:
 
 @dataclass
 class Fault:
-    """Answer `times` requests whose "METHOD /path" matches `pattern` with `status`; 0 drops the connection."""
+    """Answer `times` requests whose "METHOD /path" matches `pattern` with `status`; 0 drops the line, -1 hangs."""
 
     pattern: str
     status: int
@@ -77,6 +78,7 @@ class LoopbackHub:
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
+        self.closing = threading.Event()
         self.endpoint = ""
 
     def files(self, repo_id: str) -> dict[str, bytes]:
@@ -142,7 +144,9 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.requests.append(f"{self.command} {path}")
             fault = self.hub.fault(f"{self.command} {path}")
         if fault:
-            if fault.status == 0:
+            if fault.status < 0:
+                self.hub.closing.wait()
+            if fault.status <= 0:
                 self.close_connection = True
                 self.connection.close()
                 return
@@ -169,6 +173,10 @@ class Handler(BaseHTTPRequestHandler):
         if found is None or (found.private and not self.authorised):  # as the Hub: a private repo does not exist
             raise HubError(404 if self.authorised else 401, "RepoNotFound", "Repository not found")
         return found
+
+    def need_access(self, repo: str) -> None:
+        if self.need_repo(repo).gated:  # files only: facts and listings of a gated repo are public
+            raise HubError(403 if self.authorised else 401, "GatedRepo", f"Access to {repo} is restricted.")
 
     def need_files(self, repo: str, revision: str) -> tuple[str, dict[str, StoredFile]]:
         found = self.need_repo(repo)
@@ -203,6 +211,11 @@ class Handler(BaseHTTPRequestHandler):
         )
         repo.commit({".gitattributes": StoredFile(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n", False)})
         self.answer(answer)
+
+    def may_write(self, query: dict[str, str], body: bytes, repo: str) -> None:
+        self.need_token()
+        self.need_repo(repo)
+        self.answer({})
 
     def delete(self, query: dict[str, str], body: bytes) -> None:
         self.need_token()
@@ -309,8 +322,13 @@ class Handler(BaseHTTPRequestHandler):
         paths = json.loads(body)["paths"] if is_json else parse_qs(body.decode()).get("paths", [])
         self.answer([files[path].describe(path) for path in paths if path in files])
 
+    def auth_check(self, query: dict[str, str], body: bytes, repo: str) -> None:
+        self.need_access(repo)
+        self.answer({})
+
     def resolve(self, query: dict[str, str], body: bytes, repo: str, revision: str, path: str) -> None:
         sha, files = self.need_files(repo, revision)
+        self.need_access(repo)
         headers = {"X-Repo-Commit": sha}
         if path not in files:
             return self.answer({"error": "Entry not found"}, 404, headers | {"X-Error-Code": "EntryNotFound"})
@@ -333,16 +351,18 @@ REPO = r"(?P<repo>[^/]+/[^/]+)"
 ROUTES = [
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/repos/create", "create"),
+    ("GET", rf"/api/models/{REPO}/auth-check/write", "may_write"),
     ("DELETE", r"/api/repos/delete", "delete"),
     ("POST", r"/api/validate-yaml", "validate_yaml"),
     ("POST", rf"/api/models/{REPO}/preupload/(?P<revision>[^/]+)", "preupload"),
     ("POST", rf"/api/models/{REPO}/commit/(?P<revision>[^/]+)", "commit"),
-    ("POST", rf"/api/models/{REPO}/paths-info/(?P<revision>[^/]+)", "paths_info"),
-    ("GET", rf"/api/models/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<under>.+))?", "tree"),
-    ("GET", rf"/api/models/{REPO}(?:/revision/(?P<revision>[^/]+))?", "info"),
+    ("POST", rf"/api/(?:models|datasets)/{REPO}/paths-info/(?P<revision>[^/]+)", "paths_info"),
+    ("GET", rf"/api/(?:models|datasets)/{REPO}/auth-check", "auth_check"),
+    ("GET", rf"/api/(?:models|datasets)/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<under>.+))?", "tree"),
+    ("GET", rf"/api/(?:models|datasets)/{REPO}(?:/revision/(?P<revision>[^/]+))?", "info"),
     ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", "lfs_batch"),
     ("PUT", r"/lfs/(?P<sha256>[0-9a-f]{64})", "lfs_put"),
-    ("GET HEAD", rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+    ("GET HEAD", rf"/(?:datasets/)?{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
 ]
 
 
@@ -358,6 +378,7 @@ def serve_hub() -> Iterator[LoopbackHub]:
     try:
         yield hub
     finally:
+        hub.closing.set()
         server.shutdown()
         server.server_close()
         thread.join(timeout=5)
