@@ -84,8 +84,10 @@ def speech_inputs(
         audio.append(np.pad(samples, (0, max(0, shortest - len(samples)))))
     if hasattr(feature_extractor, "n_fft"):
         return _log_mel(feature_extractor, audio)
+    # Frames that are stacked: the longest utterance would lose its last few, the others would not.
+    stacked = {"pad_to_multiple_of": feature_extractor.stride} if hasattr(feature_extractor, "stride") else {}
     batch = feature_extractor(
-        audio, sampling_rate=rate, padding="longest", return_attention_mask=True, return_tensors="pt"
+        audio, sampling_rate=rate, padding="longest", return_attention_mask=True, return_tensors="pt", **stacked
     )
     features = batch["input_features"] if "input_features" in batch else batch["input_values"]
     return {"input_features": features, "attention_mask": batch["attention_mask"].long()}

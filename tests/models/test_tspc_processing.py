@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_kit import PHONEMES, SYMBOLS, WORDS, feature_extractor, make_s2p, make_tspc, speech, word_tokenizer
-from transformers import AutoProcessor, AutoTokenizer, WhisperFeatureExtractor
+from transformers import AutoProcessor, AutoTokenizer, SeamlessM4TFeatureExtractor, WhisperFeatureExtractor
 
 from models.tspc import S2PProcessor, TSPCProcessor, build_phoneme_tokenizer, check_compatible, speech_inputs
 
@@ -47,6 +47,16 @@ def test_features_do_not_depend_on_the_batch(encoder):
         if encoder == "whisper":
             features, single = features.T, single.T
         torch.testing.assert_close(features[:true], single[:true], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [8000, 8160, 8320, 8480])
+def test_stacked_frames_of_the_longest_are_not_cut_off(samples):
+    extractor = SeamlessM4TFeatureExtractor(feature_size=8, num_mel_bins=8, stride=3)
+    waveform, longer = speech(1.0)[:samples], speech(1.1, seed=1)
+    alone, batch = speech_inputs(extractor, [waveform]), speech_inputs(extractor, [longer, waveform])
+    true = int(batch["attention_mask"][1].sum())
+    assert alone["attention_mask"].sum() == true
+    torch.testing.assert_close(alone["input_features"][0, :true], batch["input_features"][1, :true], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 8000, 12_345, 31_999, 32_000])
