@@ -6,12 +6,15 @@ saved beside the run.
 """
 
 import logging
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from data_scripts.mixtures import Passes, mix, temperature_weights
+from data_scripts.sampling import ratio_sample
 from data_scripts.sources import SourceArguments, SourceError, load_source
 from trainers.arguments import Config
 from trainers.checks import ConfigError
@@ -20,23 +23,25 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
     from data_scripts.drop_report import DropReport
+    from data_scripts.shards import ShardRows
 
 logger = logging.getLogger(__name__)
 
-# Rows of a stream that are shuffled together: encoded audio, so about 100 MB.
-SHUFFLE_BUFFER = 1000
+Select = Callable[[int], np.ndarray]
 
 
 @dataclass
 class Rows:
     """What a run trains and evaluates on."""
 
-    train: "Dataset | IterableDataset"
-    """Training rows; a stream if any source streams."""
+    train: "Dataset | ShardRows | IterableDataset"
+    """Training rows, each once; a stream if any source streams that is not a prepared folder."""
     validation: "Dataset | None"
     """Evaluation rows; None where the run does not evaluate."""
     reports: "dict[str, DropReport]"
     """What was dropped and mended, by split and source."""
+    select: Select | None = None
+    """Numbers of the training rows of an epoch: weights of the sources, short and medium utterances; None: all."""
 
 
 def build_datasets(config: Config, report_folder: str | Path | None = None) -> Rows:
@@ -62,11 +67,12 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
     parts = [
         _clean(config, source, f"train-{number}", seen, reports, text) for number, source in enumerate(train_sources)
     ]
-    weights = [source.weight for source in train_sources]
+    weights, names = [source.weight for source in train_sources], [source.path for source in train_sources]
     if text and data.synthetic_sentences:
         parts.append(synthetic_rows(data.synthetic_sentences, config.training.seed, "train"))
         weights.append(1.0)
-    train = mix(parts, weights, config.training.seed)
+        names.append("generated sentences")
+    train, passes = mix(parts, _weights(config, parts, weights), config.training.seed, names)
     validation = None
     if config.training.eval_strategy != "no" or config.training.eval_on_start:
         seen = Seen()
@@ -77,47 +83,37 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
         if text and data.synthetic_validation_sentences:
             count = data.synthetic_validation_sentences
             parts.append(synthetic_rows(count, config.training.seed, "validation"))
-        validation = mix(parts, [1.0] * len(parts), config.training.seed)
+        validation = mix(parts, [1.0] * len(parts), config.training.seed).rows
     _save_reports(reports, report_folder)
     for key, rows in (("data.train", train), ("data.validation", validation)):
-        if rows is not None and getattr(rows, "num_rows", 1) == 0:
+        if rows is not None and hasattr(rows, "__len__") and not len(rows):
             raise ConfigError(key, "no usable row is left; see the drop report above")
-    return Rows(train, validation, reports)
+    return Rows(train, validation, reports, _select(config, train, passes))
 
 
-def mix(parts: "Sequence[Dataset | IterableDataset]", weights: Sequence[float], seed: int) -> Any:
-    """Validated sources as one data set.
-
-    Map-style parts are concatenated, each `weight` times (a fraction takes a seeded sample of its rows); shuffling is
-    the sampler's. If any part streams, rows are drawn at random by weight until every part has been read once, and
-    shuffled within a buffer.
-    """
-    from datasets import Dataset, concatenate_datasets, interleave_datasets
-
-    maps = [part for part in parts if isinstance(part, Dataset)]
-    if len(maps) == len(parts):
-        weighted = [
-            repeated(part, weight, seed + number)
-            for number, (part, weight) in enumerate(zip(maps, weights, strict=True))
-        ]
-        return concatenate_datasets(weighted) if len(weighted) > 1 else weighted[0]
-    streams = [
-        part.to_iterable_dataset(num_shards=max(1, min(64, len(part)))) if isinstance(part, Dataset) else part
-        for part in parts
-    ]
-    mixed = streams[0]
-    if len(streams) > 1:
-        shares = [weight / sum(weights) for weight in weights]
-        mixed = interleave_datasets(streams, probabilities=shares, seed=seed, stopping_strategy="all_exhausted")
-    return mixed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+def _weights(config: Config, parts: list[Any], weights: list[float]) -> list[float]:
+    """Weights of the sources, times those of `data.mixture_exponent`."""
+    exponent = config.data.mixture_exponent
+    if exponent == 1 or len(parts) == 1:
+        return weights
+    if not all(hasattr(part, "__len__") for part in parts):
+        raise ConfigError("data.mixture_exponent", "needs sources of known length: prepare them, or set weights")
+    amounts = [audio_hours(part) or len(part) for part in parts]
+    return [one * two for one, two in zip(weights, temperature_weights(amounts, exponent), strict=True)]
 
 
-def repeated(part: "Dataset", weight: float, seed: int) -> "Dataset":
-    """A data set `weight` times over."""
-    whole, fraction = divmod(weight, 1)
-    order = list(range(len(part))) * int(whole)
-    order += sorted(random.Random(seed).sample(range(len(part)), round(fraction * len(part))))
-    return part if weight == 1 else part.select(order)
+def _select(config: Config, rows: Any, passes: Passes | None) -> Select | None:
+    short_medium = config.data.short_medium
+    if not short_medium.ratio:
+        return passes
+    lengths, seed = np.array(rows["duration_s"]), config.training.seed
+
+    def select(epoch: int) -> np.ndarray:
+        taken = np.arange(len(lengths)) if passes is None else passes(epoch)
+        boundary, longest = short_medium.boundary_s, short_medium.longest_s
+        return taken[ratio_sample(lengths[taken], boundary, short_medium.ratio, epoch, seed, longest)]
+
+    return select
 
 
 def synthetic_rows(count: int, seed: int, split: str) -> "Dataset":
@@ -145,17 +141,60 @@ def _clean(
         source = replace(source, max_rows=min(limit, source.max_rows or limit))
     if text:
         source = replace(source, kind="text")
+    elif (trusted := _trusted(config, source, name, reports)) is not None:
+        return trusted
     raw = load_source(source, normalise=False, fill_durations=not text)
     if text or isinstance(raw, IterableDataset) or world_size() == 1:
         return _validated(config, raw, source, name, seen, reports, text)
     return _shared(raw, lambda: _validated(config, raw, source, name, seen, reports, text))
 
 
-class Forgetful(set[str]):
-    """A set that stays empty."""
+def _trusted(config: Config, source: SourceArguments, name: str, reports: dict[str, Any]) -> Any:
+    """The rows of a folder that `scripts/prepare_data.py` wrote, without decoding them again; None for other sources.
 
-    def add(self, element: str) -> None:
-        """Do nothing."""
+    Limits of the duration are applied by the durations that it measured.
+    """
+    folder = Path(source.path).expanduser()
+    renamed = source.columns or source.id_prefix or source.corpus or source.max_rows
+    if source.kind not in ("auto", "parquet") or renamed or not (folder / ".prepared").is_dir():
+        return None
+    from data_scripts.drop_report import DropReport
+    from data_scripts.shards import ShardRows, durations, open_mapped, read_column, trusted_files
+    from data_scripts.validate import Limits, TooManyDropped
+
+    shortest, longest = config.data.min_duration_s, config.data.max_duration_s
+    files, problem = trusted_files(folder, source.split, Limits(shortest, longest))
+    if problem:
+        logger.info("%s, split %s: every row is checked, because %s", source.path, source.split, problem)
+        return None
+    seconds = durations(files)
+    fits = (seconds >= shortest) & (seconds <= longest)
+    keep = np.flatnonzero(fits)
+    report = reports[name] = DropReport(source.path, num_rows=len(seconds), seconds_kept=float(seconds[fits].sum()))
+    if len(keep) < len(seconds):
+        ids = read_column(files, "id")
+        for row in np.flatnonzero(~fits).tolist():
+            code = "too_short" if seconds[row] < shortest else "too_long"
+            report.add(code, ids[row], detail=f"{seconds[row]:.2f} s by the prepared folder")
+        report.seconds_dropped = float(seconds[~fits].sum())
+    if rank() == 0:
+        logger.info("%s; checked when it was prepared", report.summary())
+    if report.exceeds(config.data.max_dropped):
+        raise TooManyDropped(report, config.data.max_dropped)
+    if source.streaming:
+        return ShardRows(files, keep)
+    rows = open_mapped(files)
+    return rows if len(keep) == len(rows) else rows.select(keep)
+
+
+class AllNew:
+    """Finds no repeats: a stream is read many times over, and its ids are more than can be remembered."""
+
+    def is_new(self, row_id: str) -> bool:
+        return True
+
+    def first_with(self, digest: str, row_id: str) -> str:
+        return row_id
 
 
 def _validated(
@@ -163,12 +202,11 @@ def _validated(
 ) -> "Dataset | IterableDataset":
     from datasets import IterableDataset
 
-    from data_scripts.validate import Seen, validate_rows
+    from data_scripts.validate import validate_rows
 
     data = config.data
     if isinstance(raw, IterableDataset):
-        # A stream is read many times over; remembered, every row would be its own repeat.
-        seen = Seen(ids=Forgetful())
+        seen = AllNew()
     clean, report = validate_rows(
         raw,
         need_audio=not text,

@@ -205,6 +205,8 @@ def build_trainer(
         callbacks.append(EarlyStoppingCallback(patience, config.training.early_stopping_threshold))
     text = config.stage == "p2t"
     hours = audio_hours(rows.train)
+    # Of recordings as they may become: slowed down they last longer.
+    budget = config.data.batch_phonemes if text else config.data.batch_duration_s
     return SpeechSeq2SeqTrainer(
         model=model,
         args=args,
@@ -216,7 +218,9 @@ def build_trainer(
         callbacks=callbacks,
         optimizer_cls_and_kwargs=config.training.optimizer_cls_and_kwargs,
         length_column="num_phonemes" if text else "duration_s",
-        batch_budget=config.data.batch_phonemes if text else config.data.batch_duration_s,
+        batch_budget=budget and budget / (1.0 if text else config.data.augmentation.longest_stretch),
+        eval_batch_budget=budget,
+        select=rows.select,
         write_card=lambda folder, trainer: card(config, folder, trainer, hours, command),
         seal_facts=facts,
     )

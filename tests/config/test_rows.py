@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_scripts.sources import SourceError
+from data_scripts.prepare import prepare_validated
+from data_scripts.shards import ShardRows
+from data_scripts.sources import SourceArguments, SourceError
 from data_scripts.validate import TooManyDropped
+from trainers.checks import ConfigError
 from trainers.config import read_config
 from trainers.rows import audio_hours, build_datasets, synthetic_rows
+
+
+def voice(seconds, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal(int(16_000 * seconds))
 
 
 @pytest.fixture
@@ -52,11 +59,33 @@ def test_speech_is_validated_and_reported(corpus):
 
 
 def test_weights_repeat_rows_after_validation(corpus):
-    rows = build_datasets(config_of(corpus, weight=2.5))
-    counts = {row_id: rows.train["id"].count(row_id) for row_id in set(rows.train["id"])}
-    assert sorted(counts.values()) == [2, 2, 2, 3, 3, 3]
-    again = build_datasets(config_of(corpus, weight=2.5))
-    assert list(again.train["id"]) == list(rows.train["id"])
+    assert build_datasets(config_of(corpus)).select is None
+    rows, again = (build_datasets(config_of(corpus, weight=2.5)) for _ in range(2))
+    assert len(rows.train) == 6
+    counts = [np.bincount(rows.select(epoch)) for epoch in range(2)]
+    assert [sorted(one) for one in counts] == [[2, 2, 2, 3, 3, 3]] * 2 and set(sum(counts)) == {5}
+    assert again.select(7).tolist() == rows.select(7).tolist()
+
+
+def test_mixture_exponent_evens_sources_out(corpus, tmp_path):
+    sources = f"[{{path: {corpus}/speech}}, {{path: {corpus}/speech, split: validation}}]"
+    rows = build_datasets(config_of(corpus, "--data.train", sources, "--data.mixture_exponent", "0"))
+    taken = [rows.select(epoch) for epoch in range(3)]
+    # Six and two rows, four of each in an epoch.
+    assert [(int((one < 6).sum()), int((one >= 6).sum())) for one in taken] == [(4, 4)] * 3
+    assert len(set(np.concatenate(taken).tolist())) == 8
+
+
+def test_short_and_medium_rows_of_a_mixture(corpus):
+    argv = ["--data.short_medium.ratio", "2", "--data.short_medium.boundary_s", "0.4"]
+    with pytest.raises(ValueError, match="boundary_s"):
+        build_datasets(config_of(corpus, *argv)).select(0)
+    for number in range(2):
+        soundfile.write(corpus / "speech" / "train" / f"{number}.wav", voice(0.3), 16_000)
+    rows = build_datasets(config_of(corpus, *argv, weight=2))
+    chosen = rows.select(3)
+    short = [rows.train[int(row)]["duration_s"] < 0.4 for row in chosen]
+    assert sum(short) == 4 and len(short) == 6
 
 
 def test_limits_of_the_config_hold(corpus):
@@ -94,3 +123,46 @@ def test_a_stream_stays_a_stream(corpus):
     assert not hasattr(rows.train, "num_rows")
     for _ in range(2):
         assert {row["id"] for row in rows.train} == {f"train{number}" for number in range(6)}
+
+
+@pytest.fixture
+def prepared(corpus):
+    """The same corpus as prepared shards of two rows."""
+    for split in ("train", "validation"):
+        source = SourceArguments(str(corpus / "speech"), split=split)
+        prepare_validated(source, str(corpus / "clean"), rows_per_shard=2)
+    return corpus
+
+
+def of_prepared(corpus, *argv, streaming="false"):
+    train = f"[{{path: {corpus}/clean, streaming: {streaming}}}]"
+    validation = f"[{{path: {corpus}/clean, split: validation}}]"
+    return config_of(corpus, "--data.train", train, "--data.validation", validation, *argv)
+
+
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_prepared_rows_are_not_decoded_again(prepared, monkeypatch, streaming):
+    def refuse(*args, **kwargs):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("data_scripts.row_checks.decode_audio", refuse)
+    rows = build_datasets(of_prepared(prepared, "--training.max_steps", "3", streaming=streaming))
+    assert sorted(rows.train["id"]) == [f"train{number}" for number in range(6)] and len(rows.validation) == 2
+    assert isinstance(rows.train, ShardRows) == (streaming == "true")
+    assert rows.reports["train-0"].num_kept == 6 and audio_hours(rows.train) == pytest.approx(6 * 0.5 / 3600)
+    monkeypatch.undo()
+    state = prepared / "clean" / ".prepared" / "train" / "run.json"
+    state.write_text(state.read_text(encoding="utf-8").replace("normalizer_version", "other"), encoding="utf-8")
+    with monkeypatch.context() as patched:
+        patched.setattr("data_scripts.row_checks.decode_audio", refuse)
+        with pytest.raises(AssertionError, match="decoded again"):
+            rows = build_datasets(of_prepared(prepared, "--training.max_steps", "3", streaming=streaming))
+            next(iter(rows.train))
+
+
+def test_narrower_durations_need_no_decoding(prepared):
+    with pytest.raises(TooManyDropped, match="too_short 6"):
+        build_datasets(of_prepared(prepared, "--data.min_duration_s", "0.6"))
+    argv = ["--data.min_duration_s", "0.6", "--data.max_dropped", "1", "--training.eval_strategy", "no"]
+    with pytest.raises(ConfigError, match="no usable row"):
+        build_datasets(of_prepared(prepared, *argv, "--training.load_best_model_at_end", "false"))
