@@ -180,12 +180,13 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         keys = {key: key for key in (*FEATURES, "marked_text")}
         make = RowMaker(source, options, keys, _AnyFile() if tree else _NoFile())
         records = self.corpus.read(tree, split) if tree else self._parquet_records(files)
-        number = 0
+        number = kept = 0
         try:
             for number, record in enumerate(records, start=1):
                 record = {"duration_s": None, **record, "corpus": corpus}
                 where = f"{self.facts.name} {split} {record['id']}"
                 if tally.label(record, where):
+                    kept += 1
                     row = make({**record, "id": None}, where, default_id=str(record["id"]))
                     yield f"{record['id']}-{number}", row
         except SourceError:
@@ -195,8 +196,10 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
                 raise clear from None
             raise
         tally.report(split)
-        if not number:
+        if tree and not number:
             raise self._wrong_layout([split])
+        if number and not kept and tally.unknown:
+            raise CorpusError(f"{self.tree.where}: no row of {split} has a label known here: {tally.unknown}")
 
     def _parquet_records(self, files: Sequence[str]) -> Iterator[Record]:
         name_fields = getattr(self.corpus, "name_fields", None)
@@ -252,6 +255,7 @@ class _Tally:
     def __init__(self, facts: CorpusInfo) -> None:
         self.facts = facts
         self.left_out: Counter[str] = Counter()
+        self.unknown = ""
 
     def label(self, record: Record, where: str) -> bool:
         """Set `emotion` and `dialect` to values of the schema in place; False: the row is left out."""
@@ -260,10 +264,9 @@ class _Tally:
             if value is None or not str(value).strip():
                 continue
             label = str(value).strip().lower()
-            if label not in labels and not any(key in line for line in self.left_out):
-                logger.warning(
-                    "%s: unknown %s %r, such rows are left out; known: %s", where, key, value, ", ".join(labels)
-                )
+            if label not in labels and not self.unknown:
+                self.unknown = f"{key} {value!r}; known: {', '.join(labels)}"
+                logger.warning("%s: rows of an unknown label are left out: %s", where, self.unknown)
             record[key] = labels.get(label, LEFT_OUT)
             if record[key] == LEFT_OUT:
                 self.left_out[f"{key} {label}"] += 1

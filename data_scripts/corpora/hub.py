@@ -33,7 +33,6 @@ def hub_files(info: CorpusInfo, revision: str | None) -> tuple[dict[str, str], s
 
 def explained(error: BaseException, info: CorpusInfo, revision: str | None = None) -> CorpusError | None:
     """What to do about an error of the Hub, or None if it is no such error."""
-    from httpx import TransportError
     from huggingface_hub import errors, get_token
 
     page = f"https://huggingface.co/datasets/{info.hub_id}"
@@ -44,17 +43,20 @@ def explained(error: BaseException, info: CorpusInfo, revision: str | None = Non
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if isinstance(cause, errors.RevisionNotFoundError):
             return CorpusError(f"{info.hub_id} has no revision {revision!r}; see {page}/tree/main")
-        if isinstance(cause, errors.GatedRepoError) or status in (401, 403):
+        gated = isinstance(cause, errors.GatedRepoError)
+        if isinstance(cause, errors.RepositoryNotFoundError) and not gated:  # the one is a kind of the other
+            return CorpusError(f"{info.hub_id} is not on the Hub any more, or private: see {page}, {local}")
+        if gated or status in (401, 403):
             token = "this account has not been let in yet" if get_token() else "no token was found"
             return CorpusError(
                 f"{info.title} ({info.hub_id}) is gated and {token}: open {page}, accept the conditions, run "
                 f"`hf auth login`, {local}"
             )
-        if isinstance(cause, errors.RepositoryNotFoundError):
-            return CorpusError(f"{info.hub_id} is not on the Hub any more, or private: see {page}, {local}")
         if isinstance(cause, errors.OfflineModeIsEnabled):
             return CorpusError(f"{info.hub_id} is on the Hub and HF_HUB_OFFLINE is set: unset it, {local}")
-        if isinstance(cause, TransportError | ConnectionError):
+        # By name: which of the HTTP clients of one family is in use is the business of huggingface_hub.
+        names = {base.__name__ for base in type(cause).__mro__}
+        if names & {"TransportError", "ConnectionError"}:
             return CorpusError(
                 f"{info.hub_id} cannot be reached ({type(cause).__name__}): run it again later, {local}"
             )

@@ -173,7 +173,12 @@ def test_labels_without_a_place_are_counted(tree, hub_form, caplog):
     caplog.clear()
     folder = str(hub_form("visec", emotion=["angry", "bored"]))
     assert len(load_corpus("visec", data_dir=folder)) == 1
-    assert "unknown emotion 'bored'" in caplog.text and "neutral, happy, sad, angry" in caplog.text
+    assert "unknown label are left out: emotion 'bored'; known: neutral, happy, sad, angry" in caplog.text
+
+
+def test_labels_that_are_all_unknown(hub_form):
+    with pytest.raises(CorpusError, match="no row of train has a label known here: emotion 'wütend'"):
+        load_corpus("visec", data_dir=str(hub_form("visec", emotion=["wütend", "bored"])))
 
 
 def test_class_numbers_become_names(hub_form):
