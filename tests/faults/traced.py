@@ -141,6 +141,11 @@ def child(argv: list[str], environment: dict[str, str], log: str, trace: str, in
     os.environ.update(environment)
     # A child of a fork server would start data workers by it, too: ten seconds each.
     multiprocessing.set_start_method("fork", force=True)
+    if "HF_ENDPOINT" in environment:
+        # Read once, when the server imported it.
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE, constants.ENDPOINT = False, environment["HF_ENDPOINT"]
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
