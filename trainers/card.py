@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .secrets import mask_tokens
+
 Stage = Literal["s2p", "p2t", "tspc"]
 FACTS_FILE = "card.json"
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
@@ -134,11 +136,6 @@ def public_command(command: str | Sequence[str]) -> str:
         return "/".join(parts[-kept:])
 
     return re.sub(r"(?<![\w.:/\\])(?:~|\.\.|[A-Za-z]:)?[\\/][^\s'\"=,\[\]{}]*", shorten, text)
-
-
-def mask_tokens(text: str) -> str:
-    """Hide anything that looks like a Hugging Face token."""
-    return re.sub(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}", "hf_***", text)
 
 
 def markdown_escape(text: Any) -> str:

@@ -14,6 +14,7 @@ import yaml
 from data_scripts.sources import SourceArguments
 from trainers.checks import require, require_non_negative, require_positive
 from trainers.config import load_config
+from trainers.secrets import hide_tokens
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -136,6 +137,7 @@ def load_arguments(
         positional: fields that words before the first option fill, in order; a list field takes all that are left.
         usage: first lines of `--help`, a script's docstring.
     """
+    hide_tokens()
     words = list(sys.argv[1:] if argv is None else argv)
     lists = {name for name, kind in cls.__annotations__.items() if str(kind).startswith("list")}
     return load_config(gather_lists(words, lists, positional), cls, usage or cls.__doc__ or "")

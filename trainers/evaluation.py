@@ -24,7 +24,6 @@ from .card import (
     LABELS,
     Evaluation,
     describe_hardware,
-    mask_tokens,
     public_name,
     source_commit,
     update_model_card,
@@ -32,6 +31,7 @@ from .card import (
 from .command_line import EvaluationArguments
 from .metrics import bootstrap_difference, count_errors, score
 from .recognisers import Recognised, Recogniser, load_recogniser, load_zero, recognise
+from .secrets import mask_tokens
 
 logger = logging.getLogger(__name__)
 

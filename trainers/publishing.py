@@ -14,8 +14,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from .card import mask_tokens, update_model_card
+from .card import update_model_card
 from .checkpoint_folder import Problem, check_folder, files_to_publish
+from .secrets import mask_tokens
 
 __all__ = [
     "IncompleteFolder",

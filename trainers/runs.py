@@ -27,6 +27,7 @@ from trainers.arguments import Config
 from trainers.checkpoints import has_pickles, newest_whole, sealed_here, set_aside
 from trainers.checks import ConfigError
 from trainers.config import dump_config, read_config
+from trainers.secrets import mask_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ def environment(argv: Sequence[str], world_size: int, device: str) -> dict[str, 
             versions[name] = None
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join(argv),
+        "command": mask_tokens(shlex.join(argv)),
         "commit": source_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

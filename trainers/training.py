@@ -41,6 +41,7 @@ from trainers.publishing import PublishError
 from trainers.push_queue import STATUS_FILE, PushQueue
 from trainers.rows import Rows, audio_hours, build_datasets, rank
 from trainers.runs import Run, RunError, begin_run, settle_checkpoint
+from trainers.secrets import hide_tokens
 from trainers.seq2seq import SpeechSeq2SeqTrainer
 from trainers.tokenizers import TokenizerError
 
@@ -159,6 +160,7 @@ def leave(trainer: SpeechSeq2SeqTrainer, stop: Stop) -> NoReturn:
 
 def set_up(config: Config, run: Run) -> Seq2SeqTrainingArguments:
     """Processes, seeds and the Trainer's arguments, in the order that distributed backends need."""
+    hide_tokens()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger().setLevel(logging.ERROR)
