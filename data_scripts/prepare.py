@@ -12,6 +12,7 @@ stopped and continued. Memory does not grow with the corpus.
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict, replace
 from functools import partial
@@ -30,11 +31,13 @@ from data_scripts.preparing.checking import Job, check_block
 from data_scripts.preparing.folder import Folder, OutputError
 from data_scripts.preparing.index import on_disk_index
 from data_scripts.sources import SourceArguments, SourceError
-from data_scripts.tables import parquet_files
+from data_scripts.tables import corpus_name, parquet_files
 from data_scripts.text.normalize import NORMALIZER_VERSION
 from data_scripts.validate import ROWS_TO_JUDGE, Limits, TooManyDropped
 
 __all__ = ["DiskFull", "EngineError", "OutputError", "describe_errors", "prepare_split", "prepare_validated"]
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_LIMITS = Limits()
 
@@ -87,9 +90,11 @@ def prepare_split(
         raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
     datasets.disable_progress_bars()  # one bar for the run, not several for each shard
     folder = Folder(Path(output_dir).expanduser().resolve(), source.split)
-    run = describe_run(source, limits, rows_per_shard)
+    source, content = pinned(source)
+    run = describe_run(source, content, limits, rows_per_shard)
     plan = plan_blocks(source, limits.need_text, rows_per_shard, folder.is_done, folder.spooled)
-    notes = {"source": run["source"]["path"], "split": source.split, **run["versions"]}
+    # No paths of this machine: shards are published.
+    notes = {"corpus": source.corpus or corpus_name(source.path), "split": source.split, **run["versions"]}
     job = Job(folder, replace(limits, max_drop_fraction=None), plan.features, rows_per_shard, notes)
     report, next_shard = DropReport(source.path), 0
     with folder.claimed(run), on_disk_index() as seen, Progress(transient=True) as progress:
@@ -107,7 +112,43 @@ def prepare_split(
     return report
 
 
-def describe_run(source: SourceArguments, limits: Limits, rows_per_shard: int) -> dict[str, Any]:
+def pinned(source: SourceArguments) -> tuple[SourceArguments, str | None]:
+    """The source at one commit, where it is on the Hub, and what changes when its content does (None: not known).
+
+    Raises:
+        SourceError: there is no such source, or it is gated.
+    """
+    kind = readers.detect_kind(source.path, source.columns) if source.kind == "auto" else source.kind
+    path = Path(source.path).expanduser()
+    if kind == "corpus":
+        from data_scripts.corpora import fingerprint
+
+        content = fingerprint(source.path, source.data_dir, source.revision)
+        return (source if source.data_dir else replace(source, revision=content)), content
+    if not path.exists():
+        content = _commit(source)
+        return (replace(source, revision=content) if content else source), content
+    if kind == "parquet":
+        sizes = [(os.path.basename(file), os.path.getsize(file)) for file in parquet_files(source)]
+        return source, hashlib.blake2b(json.dumps(sizes).encode(), digest_size=12).hexdigest()
+    if path.is_dir():
+        path, _ = readers.metadata_file(path, source.split)
+    with path.open("rb") as file:
+        return source, hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
+
+
+def _commit(source: SourceArguments) -> str | None:
+    """The commit of a Hub data set; None if the Hub does not tell (loading says why)."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(source.path, revision=source.revision).sha
+    except Exception as error:  # errors of several HTTP clients
+        logger.info("%s: no commit found (%s)", source.path, error)
+        return None
+
+
+def describe_run(source: SourceArguments, content: str | None, limits: Limits, rows_per_shard: int) -> dict[str, Any]:
     """What decides the output; workers, engine and the drop limit do not."""
     settings = asdict(limits)
     settings.pop("max_drop_fraction")
@@ -115,12 +156,12 @@ def describe_run(source: SourceArguments, limits: Limits, rows_per_shard: int) -
     described = asdict(source)
     for name in ("weight", "streaming"):
         described.pop(name)
-    if Path(source.path).expanduser().exists():
-        described["path"] = str(Path(source.path).expanduser().resolve())
-        described["content"] = _content(source)
+    for name in ("path", "data_dir"):
+        if source.data_dir if name == "data_dir" else Path(source.path).expanduser().exists():
+            described[name] = str(Path(described[name]).expanduser().resolve())
     return {
         "format": 2,
-        "source": described,
+        "source": {**described, "content": content},
         "limits": settings,
         "rows_per_shard": rows_per_shard,
         "versions": text_versions(limits.spoken_form),
@@ -135,19 +176,6 @@ def text_versions(spoken_form: bool) -> dict[str, str]:
 
         versions["spoken_form_version"] = SPOKEN_FORM_VERSION
     return versions
-
-
-def _content(source: SourceArguments) -> str:
-    """Changes when the manifest does, or the names or sizes of the parquet shards."""
-    path = Path(source.path).expanduser()
-    kind = source.kind if source.kind != "auto" else readers.detect_kind(source.path, source.columns)
-    if kind == "parquet":
-        sizes = [(os.path.basename(file), os.path.getsize(file)) for file in parquet_files(source)]
-        return hashlib.blake2b(json.dumps(sizes).encode(), digest_size=12).hexdigest()
-    if path.is_dir():
-        path, _ = readers.metadata_file(path, source.split)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
 
 
 def describe_errors() -> tuple[type[Exception], ...]:

@@ -211,19 +211,18 @@ def _stream_plan(
     if first is None:
         return Plan([], options.features)
     features = FEATURES if "audio" in first else TEXT_FEATURES
+    if (first.get("audio") or {}).get("bytes") is None:
+        return Plan(_row_blocks(cast(Iterable[Row], stream), rows_per_block, done), features)
     # Ids that are counted while reading would begin anew in every shard.
     counted = first["id"].endswith(f"/{source.split}/{0:08d}")
     if stream.num_shards > 1 and not counted and not source.max_rows:
-        numbers = range(stream.num_shards)
         blocks = (
             Done(number)
             if done(number)
             else StreamBlock(number, f"shard {number} of {source.path}", source, options, stream.num_shards)
-            for number in numbers
+            for number in range(stream.num_shards)
         )
         return Plan(blocks, features)
-    if (first.get("audio") or {}).get("bytes") is None:
-        return Plan(_row_blocks(cast(Iterable[Row], stream), rows_per_block, done), features)
     return Plan(_spooled(cast(Iterable[Row], stream), options, rows_per_block, done, spool), features)
 
 
