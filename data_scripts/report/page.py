@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from data_scripts.report.cells import AudioClip, EncodedClip, Number, cell_html, encode_clip, is_number, printable
+from data_scripts.report.cells import (
+    AudioClip,
+    EncodedClip,
+    Number,
+    Text,
+    Words,
+    cell_html,
+    encode_clip,
+    is_number,
+    printable,
+)
 from data_scripts.report.plots import figure_svg
 
 if TYPE_CHECKING:
@@ -196,8 +206,9 @@ class Page:
 
     def _cell(self, cell: Any) -> dict[str, Any]:
         if isinstance(cell, AudioClip):
-            return {"html": self._audio(cell), "number": False}
-        return {"html": cell_html(cell), "number": is_number(cell)}
+            return {"html": self._audio(cell), "kind": ""}
+        kind = "number" if is_number(cell) else "prose" if isinstance(cell, Text | Words) else ""
+        return {"html": cell_html(cell), "kind": kind}
 
     def _audio(self, clip: AudioClip) -> Markup:
         if self._audio_bytes_left <= 0:
@@ -211,7 +222,7 @@ class Page:
         if not encoded.data:
             return note
         self._audio_bytes_left -= len(encoded.data)
-        return Markup('<audio controls preload="none" aria-label="{}" src="{}"></audio>{}').format(
+        return Markup('<audio controls preload="metadata" aria-label="{}" src="{}"></audio>{}').format(
             printable(clip.label), encoded.data_uri, note
         )
 

@@ -94,7 +94,7 @@ def histogram(
         axes.set_ylabel(y_label)
         axes.set_xlim(edges[0], edges[-1])
         if len(counts_by_name) > 1:
-            axes.legend()
+            figure.legend(loc="outside upper right", ncols=len(counts_by_name))
     return figure
 
 
@@ -133,7 +133,7 @@ def bars(
             axes.set_ylabel(label)
             axes.margins(y=0.12)
         if len(values_by_series) > 1:
-            axes.legend()
+            figure.legend(loc="outside upper right", ncols=len(values_by_series))
     return figure
 
 
