@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import datasets
 import pyarrow as pa
@@ -233,7 +233,8 @@ def load_named(source: SourceArguments, options: RowOptions) -> Dataset | Iterab
         source.path,
         source.split,
         source.data_dir,
-        streaming=source.streaming or source.max_rows is not None,  # as of the Hub: not all of it for the first rows
+        streaming=source.streaming,
+        max_rows=source.max_rows,
         revision=source.revision,
         columns=source.columns,
         normalise=options.normalise,
@@ -241,9 +242,6 @@ def load_named(source: SourceArguments, options: RowOptions) -> Dataset | Iterab
         corpus=source.corpus,
         id_prefix=source.id_prefix,
     )
-    if source.max_rows and isinstance(rows, IterableDataset):
-        rows = rows.take(source.max_rows)
-        rows = rows if source.streaming else table_from_rows(rows, FEATURES)
     return rows if options.need_audio else rows.select_columns(list(TEXT_FEATURES))
 
 
@@ -410,7 +408,10 @@ class CacheResolver:
         raise SourceError(f"{where}: audio path {path!r} is outside of the cache; set allow_outside_root to read it")
 
 
-Resolver = PathResolver | CacheResolver
+class Resolver(Protocol):
+    """Decides which audio paths may be read."""
+
+    def resolve(self, value: Any, where: str) -> str | None: ...
 
 
 def _resolver(source: SourceArguments, kind: str) -> Resolver:

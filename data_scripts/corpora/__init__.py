@@ -85,6 +85,7 @@ def load_corpus(
     data_dir: str | None = None,
     *,
     streaming: bool = False,
+    max_rows: int | None = None,
     revision: str | None = None,
     columns: Mapping[str, str] | None = None,
     normalise: bool = True,
@@ -99,6 +100,7 @@ def load_corpus(
         split: "train", "validation" or "test", as far as the corpus has them.
         data_dir: a local copy: the official tree, its archives, or the parquet files of the Hub; else the Hub itself.
         streaming: rows are read while they are used; nothing is downloaded or unpacked as a whole.
+        max_rows: the first rows only; of the Hub, only as much is read as they need.
         revision: branch, tag or commit of the Hub form.
         columns: schema name → column, where a copy of the Hub form has other names.
         normalise: text and spans by `normalize_with_spans`.
@@ -118,6 +120,7 @@ def load_corpus(
         split=split,
         revision=revision,
         columns=dict(columns) if columns else None,
+        max_rows=max_rows,
         normalise=normalise,
         fill_durations=fill_durations,
         corpus=corpus,

@@ -5,6 +5,7 @@ A corpus module states its facts (`INFO`) and, if it has a local form, `read(tre
 """
 
 import argparse
+import errno
 import logging
 import re
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import pyarrow.parquet
@@ -51,6 +52,8 @@ class CorpusConfig(datasets.BuilderConfig):
     """Text and spans by `normalize_with_spans`; validation does it itself, to count repairs."""
     fill_durations: bool = True
     """Durations from the headers of the recordings."""
+    max_rows: int | None = None
+    """The first rows of each split; of the Hub, only as much is read as they need."""
     corpus: str | None = None
     """Name in the `corpus` column and in ids, if not that of the corpus."""
     id_prefix: str = ""
@@ -121,7 +124,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         for split, part in parts.items():
             if not part:
                 continue
-            if not self.local:
+            if not self.local and not self.config.max_rows:
                 part = self._fetched(part, dl_manager)
             places: Any = list(part.values()) if self.parquet else Tree(part, self.tree.where)
             key = "files" if self.parquet else "tree"
@@ -189,6 +192,8 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
                     kept += 1
                     row = make({**record, "id": None}, where, default_id=str(record["id"]))
                     yield f"{record['id']}-{number}", row
+                    if kept == self.config.max_rows:
+                        break
         except SourceError:
             raise
         except Exception as error:
@@ -244,8 +249,14 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         try:
             super().download_and_prepare(*arguments, **options)
         except DatasetGenerationError as error:
-            if isinstance(error.__cause__, SourceError | ValueError):
-                raise error.__cause__ from None
+            cause = error.__cause__
+            if isinstance(cause, ValueError):
+                raise cause from None
+            if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+                raise CorpusError(
+                    f"no space left for {self.facts.name} in {self._output_dir}: free some, or set HF_HOME to a folder "
+                    "on another disk; files fetched so far are kept"
+                ) from None
             raise
 
 
@@ -288,7 +299,9 @@ def _path_of(audio: Any) -> str:
 def load(builder: CorpusBuilder, split: str, *, streaming: bool) -> datasets.Dataset | IterableDataset:
     """A split of a builder. A folder of files is listed and then streamed: its rows are names, not audio."""
     if streaming and (builder.parquet or builder.tree.has_archives):
-        return builder.as_streaming_dataset(split=split)  # type: ignore[return-value]
+        rows = cast(IterableDataset, builder.as_streaming_dataset(split=split))
+        # Each shard stops there by itself; together they are more.
+        return rows.take(builder.config.max_rows) if builder.config.max_rows else rows
     builder.download_and_prepare()
     rows = builder.as_dataset(split=split)
     assert isinstance(rows, datasets.Dataset)

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from data_scripts.corpora.facts import CorpusError, Record
 
@@ -244,7 +244,7 @@ def _open(path: str) -> BinaryIO:
     if "://" in path:
         from datasets.utils.file_utils import xopen
 
-        return xopen(path, "rb")
+        return cast(BinaryIO, xopen(path, "rb"))
     try:
         return open(path, "rb")
     except OSError as error:

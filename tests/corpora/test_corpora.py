@@ -1,5 +1,6 @@
 """Each corpus, in its official tree and in its Hub form, gives the rows it should."""
 
+import errno
 import tarfile
 import zipfile
 
@@ -10,6 +11,7 @@ from datasets import Dataset, IterableDataset
 from data_scripts.audio import read_audio
 from data_scripts.corpora import CORPORA, CorpusError, load_corpus
 from data_scripts.corpora.base import run
+from data_scripts.readers import read_records
 from data_scripts.schema import DIALECTS, EMOTIONS, FEATURES
 from data_scripts.sources import SourceArguments, SourceError, load_source
 
@@ -255,6 +257,32 @@ def test_parallel_reading(hub_form, tmp_path):
     builder = Builder(data_dir=str(hub_form("bud500")), split="train", cache_dir=str(tmp_path / "cache"))
     builder.download_and_prepare(num_proc=2)
     assert sorted(builder.as_dataset("train")["text"]) == ["nan", "xin chào"]
+
+
+def test_real_recordings(shared_data, tmp_path):
+    """The tables of the pack were made by others: they must say what we read from the names."""
+    tables = sorted((shared_data / "ser").glob("ravdess*/test/metadata.csv"))
+    expected = {}
+    for table in tables:
+        for _, row in read_records(table):
+            actor = tmp_path / f"Actor_{row['speaker'][-2:]}"
+            actor.mkdir(exist_ok=True)
+            (actor / row["file_name"]).symlink_to(table.parent / row["file_name"])
+            name = row["file_name"].removesuffix(".ogg")
+            expected[f"ravdess/{name}"] = (row["speaker"], row["emotion"], row["statement"], float(row["duration"]))
+    rows = load_corpus("ravdess", data_dir=str(tmp_path))
+    read = {row["id"]: (row["speaker"], row["emotion"], row["text"], round(row["duration_s"], 2)) for row in rows}
+    assert read == expected and len(read) == 240
+
+
+def test_a_full_disk_is_told(tree, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("datasets.arrow_writer.ArrowWriter.write_table", full)
+    monkeypatch.setattr("datasets.arrow_writer.ArrowWriter.write_batch", full)
+    with pytest.raises(CorpusError, match=r"no space left for vivos in .*set HF_HOME to a folder on another disk"):
+        load_corpus("vivos", data_dir=str(tree("vivos")))
 
 
 @pytest.mark.parametrize("name", ["vivos", "fleurs_vi", "common_voice_vi", "vlsp2025", "ravdess"])

@@ -72,6 +72,15 @@ def test_archives(hub, streaming, tmp_path):
     assert fetched(hub) == {"dev.tsv", "dev.tar.gz"}
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_first_rows_do_not_fetch_the_rest(hub, streaming, tmp_path):
+    publish(hub, "doof-ferb/LSVSC", write_hub_form("lsvsc", tmp_path / "lsvsc"))
+    rows = list(load_corpus("lsvsc", "train", streaming=streaming, max_rows=1))
+    assert [row["text"] for row in rows] == ["xin chào"] and rows[0]["audio"]["bytes"]
+    if not streaming:  # `take` looks one row ahead
+        assert fetched(hub) == {"train-00000-of-00002-0a1b.parquet"}
+
+
 def test_gated_without_a_token(hub, tmp_path):
     publish(hub, "linhtran92/viet_bud500", write_hub_form("bud500", tmp_path / "bud500"), gated=True)
     with pytest.raises(CorpusError) as error:
