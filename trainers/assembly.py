@@ -16,6 +16,7 @@ from data_scripts.augment import Augmenter, NoiseError
 from data_scripts.text.g2p import G2P
 from data_scripts.text.phonemes import phoneme_symbols
 from models.tspc import (
+    CheckpointError,
     P2TConfig,
     P2TForConditionalGeneration,
     S2PConfig,
@@ -183,7 +184,7 @@ def _load(kind: Any, path: str, key: str) -> Any:
         raise ConfigError(key, f"no such folder: {path}; train that stage first, or name a finished model")
     try:
         return kind.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, CheckpointError) as error:
         raise ConfigError(key, f"cannot load {path}: {error}") from error
 
 

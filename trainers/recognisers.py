@@ -97,7 +97,7 @@ def load_recogniser(
         options["trust_remote_code"] = trust_remote_code
     try:
         pipe = pipeline("automatic-speech-recognition", model=model, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, tspc.CheckpointError) as error:
         raise RecogniserError(f"cannot load {model} as a speech recogniser: {_first_line(error)}") from error
     if pipe.tokenizer is not None and pipe.tokenizer.pad_token_id is None:
         pipe.tokenizer.pad_token_id = pipe.tokenizer.eos_token_id  # batches need one; older checkpoints name none
@@ -129,7 +129,7 @@ def load_zero(
             if found != wanted:
                 raise ValueError(f"it is a {found!r} model, {wanted!r} is wanted there")
             stages.append(model_class.from_pretrained(path, **dtype_option))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, tspc.CheckpointError) as error:
             raise RecogniserError(f"cannot load {path}, the {flag} of --zero S2P P2T: {_first_line(error)}") from error
     try:
         model = tspc.TSPCForConditionalGeneration.from_stages(*stages).eval()

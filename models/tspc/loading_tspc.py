@@ -50,7 +50,8 @@ class StrictModel(InitialisedAsStock):
         """As `PreTrainedModel.from_pretrained`.
 
         Raises:
-            CheckpointError: a weight file is truncated or damaged, or tensors are missing (named).
+            CheckpointError: a weight file is truncated or damaged, or tensors are missing, misshapen or too many
+                (named).
         """
         from safetensors import SafetensorError
 
@@ -75,6 +76,12 @@ class StrictModel(InitialisedAsStock):
         missing = {name for name in info["missing_keys"] if name.rpartition(".")[2] not in OPTIONAL_ENCODER_TENSORS}
         if missing:
             raise CheckpointError(f"{path}: {len(missing)} tensors are missing: {short(missing)}")
+        if info["unexpected_keys"]:
+            extra = set(info["unexpected_keys"])
+            raise CheckpointError(
+                f"{path}: {len(extra)} tensors have no place in the model that config.json describes: {short(extra)}; "
+                "the files belong to different models"
+            )
         model.after_loading()
         return (model, info) if output_loading_info else model
 
