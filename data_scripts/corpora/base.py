@@ -30,6 +30,7 @@ from data_scripts.readers import SourceError, match_columns
 from data_scripts.schema import FEATURES, Row
 from data_scripts.sources import SourceArguments
 from data_scripts.tables import STREAM_SHARDS, RowMaker, RowOptions
+from data_scripts.text.normalize import NORMALIZER_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             self.tree = Tree(files, facts.hub_id or facts.name)
         self.parquet = [name for name in self.tree.files if name.endswith(".parquet")]
         self.local = bool(data_dir)
-        options.setdefault("hash", f"{READER_VERSION}-{state}")
+        options.setdefault("hash", f"{READER_VERSION}-{NORMALIZER_VERSION}-{state}")
         super().__init__(cache_dir=cache_dir, data_dir=data_dir, **options)
 
     @property
@@ -254,8 +255,8 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
                 raise cause from None
             if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
                 raise CorpusError(
-                    f"no space left for {self.facts.name} in {self._output_dir}: free some, or set HF_HOME to a folder "
-                    "on another disk; files fetched so far are kept"
+                    f"no space left for {self.facts.name} in {self._output_dir}: free some, or set HF_HOME to a "
+                    "folder on another disk; files fetched so far are kept"
                 ) from None
             raise
 

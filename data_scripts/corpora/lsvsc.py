@@ -4,7 +4,6 @@ Checked against the script that made the Hub copy: columns, labels and the offic
 topic, gender, dialect, emotion and age, a character each. From documentation: hours, licence.
 """
 
-import json
 from collections.abc import Iterator
 
 from data_scripts.corpora.facts import CorpusInfo, Record, builder_of
@@ -63,18 +62,15 @@ EMOTIONS = dict(zip("NJHASDFT", INFO.labels["emotion"], strict=True))
 
 def read(tree: Tree, split: str) -> Iterator[Record]:
     """The list of the split, with dialect and emotion of the list of all where it is at hand."""
-    classes = {}
-    for text in tree.texts("helck_finale.json").values():
-        classes = {row["wav"]: row.get("class") for row in json.loads(text)}
+    classes = {row.get("wav"): row.get("class") for row in tree.json("helck_finale.json") or []}
     entries = {}
-    for text in tree.texts(*INFO.local_parts[split]).values():
-        for row in json.loads(text).values():
-            code = str(classes.get(row["wav"]) or "").ljust(6)
-            entries[row["wav"].rpartition(".")[0]] = {
-                "text": " ".join(str(row["text"]).replace("\\", "").replace("\ufeff", "").split()),
-                "dialect": DIALECTS.get(code[3]),
-                "emotion": EMOTIONS.get(code[4]),
-            }
+    for row in (tree.json(*INFO.local_parts[split]) or {}).values():
+        code = str(classes.get(row["wav"]) or "").ljust(6)
+        entries[row["wav"].rpartition(".")[0]] = {
+            "text": " ".join(str(row.get("text") or "").replace("\\", "").replace("\ufeff", "").split()),
+            "dialect": DIALECTS.get(code[3]),
+            "emotion": EMOTIONS.get(code[4]),
+        }
     yield from tree.join("*", entries)
 
 

@@ -7,6 +7,7 @@ import fnmatch
 import gzip
 import hashlib
 import io
+import json
 import logging
 import lzma
 import os
@@ -93,25 +94,36 @@ class Tree:
         return any(_matches(_plain(name), pattern) for pattern in patterns for name in self.names())
 
     def texts(self, *patterns: str) -> dict[str, str]:
-        """Name → content of the text files of the first pattern that has any; plain files before members of archives.
+        """Name → content of the text files of the first pattern that has any.
+
+        Plain files go before members of archives: to look for one in an archive of the Hub is to fetch all of it.
 
         Raises:
             CorpusError: not UTF-8, damaged, or too large to be a table.
         """
+        plain = [name for name in self.files if not _is_archive(name)]
         for pattern in patterns:
-            found: dict[str, bytes] = {}
-            for name, path in self.files.items():
-                if _matches(_plain(name), pattern) and not _is_archive(name):
-                    with _open(path) as file:
-                        found[name] = file.read(MAX_TEXT_BYTES + 1)
-            if not found:
-                for name in filter(_is_archive, self.files):
-                    found.update(
-                        {n: raw for n, raw in self._scan(name).items() if raw and _matches(_plain(n), pattern)}
-                    )
+            if names := [name for name in plain if _matches(_plain(name), pattern)]:
+                return {_plain(name): _decode(_read(self.files[name]), f"{self.where}/{name}") for name in names}
+        inside = {n: raw for name in self.files if _is_archive(name) for n, raw in self._scan(name).items()}
+        for pattern in patterns:
+            found = {name: raw for name, raw in inside.items() if raw and _matches(_plain(name), pattern)}
             if found:
                 return {_plain(name): _decode(raw, f"{self.where}/{name}") for name, raw in found.items()}
         return {}
+
+    def json(self, *patterns: str) -> Any:
+        """The content of the JSON file that `texts` finds, None if there is none.
+
+        Raises:
+            CorpusError: not JSON.
+        """
+        for name, text in self.texts(*patterns).items():
+            try:
+                return json.loads(text)
+            except ValueError as error:
+                raise CorpusError(f"{self.where}/{name}: not JSON: {error}") from None
+        return None
 
     def lines(self, *patterns: str) -> Iterator[tuple[str, str]]:
         """("prompts.txt:3", line) of the files that `texts` finds; blank lines are skipped."""
@@ -195,7 +207,8 @@ def _walk(root: Path) -> Iterator[tuple[str, str]]:
         seen.add(real)
         for name in files:
             path = os.path.join(folder, name)
-            yield Path(path).relative_to(root).as_posix(), path
+            if os.path.isfile(path):  # no pipe, no link to nowhere
+                yield Path(path).relative_to(root).as_posix(), path
 
 
 def _members(path: str, archive: str) -> Iterator[tuple[str, int, Callable[[int], bytes | None]]]:
@@ -249,6 +262,11 @@ def _open(path: str) -> BinaryIO:
         return open(path, "rb")
     except OSError as error:
         raise CorpusError(f"{path}: cannot be opened: {error.strerror or error}") from error
+
+
+def _read(path: str) -> bytes:
+    with _open(path) as file:
+        return file.read(MAX_TEXT_BYTES + 1)
 
 
 def _decode(raw: bytes, where: str) -> str:

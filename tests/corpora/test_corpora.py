@@ -307,5 +307,8 @@ def test_mistakes_are_named(tree, hub_form, tmp_path):
         SourceError, match=r"no column 'transcription'.*Did you mean 'transcript'\?.*Columns found: .*transcript"
     ):
         load_corpus("bud500", data_dir=str(hub_form("bud500", transcription=None, transcript=["a", "b"])))
+    (tree("lsvsc") / "LSVSC_train.json").write_text("{'wav': 1}")
+    with pytest.raises(CorpusError, match=r"LSVSC_train.json: not JSON: .*line 1"):
+        load_corpus("lsvsc", data_dir=str(tmp_path / "lsvsc"))
     rows = load_corpus("bud500", data_dir=str(tmp_path / "bud500-hub"), columns={"text": "transcript"})
     assert rows["text"] == ["a", "b"]

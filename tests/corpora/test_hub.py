@@ -1,5 +1,6 @@
 """The Hub forms over HTTP: files of one split only, archives read from afar, what is said where access is refused."""
 
+import gzip
 import tarfile
 
 import datasets
@@ -70,6 +71,22 @@ def test_archives(hub, streaming, tmp_path):
         ("fleurs_vi/13", "ăn cơm", True)
     ]
     assert fetched(hub) == {"dev.tsv", "dev.tar.gz"}
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_prompts_beside_an_archive(hub, streaming, tmp_path):
+    source, data = write_tree("vivos", tmp_path / "vivos"), tmp_path / "repo" / "data"
+    data.mkdir(parents=True)
+    with tarfile.open(data / "vivos.tar.gz", "w:gz") as archive:
+        archive.add(source, "vivos")
+    for split in ("train", "test"):
+        (data / f"prompts-{split}.txt.gz").write_bytes(gzip.compress((source / split / "prompts.txt").read_bytes()))
+    publish(hub, "AILAB-VNUHCM/vivos", tmp_path / "repo")
+    rows = list(load_corpus("vivos", "test", streaming=streaming))
+    assert [(row["id"], row["text"]) for row in rows] == [("vivos/VIVOSDEV01_R001", "xin chào")]
+    assert fetched(hub) == {"prompts-test.txt.gz", "vivos.tar.gz"}
+    # Once, since it is 1.4 GB in truth: the prompts are not looked for in it.
+    assert sum(line.startswith("GET /datasets/") and "vivos.tar.gz" in line for line in hub.requests) == 1
 
 
 @pytest.mark.parametrize("streaming", [True, False])
