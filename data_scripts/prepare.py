@@ -96,7 +96,7 @@ def prepare_split(
     # No paths of this machine: shards are published.
     notes = {"corpus": source.corpus or corpus_name(source.path), "split": source.split, **run["versions"]}
     job = Job(folder, replace(limits, max_drop_fraction=None), plan.features, rows_per_shard, notes)
-    report, next_shard = DropReport(source.path), 0
+    report, next_shard = DropReport(f"{source.path} ({source.split})"), 0
     with folder.claimed(run), on_disk_index() as seen, Progress(transient=True) as progress:
         task = progress.add_task(f"checking {source.path} {source.split}", total=plan.num_rows)
         for block in engine.map(partial(check_block, job), plan.blocks):

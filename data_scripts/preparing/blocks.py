@@ -274,7 +274,8 @@ def read_range(file: str, columns: list[str], start: int, stop: int) -> Iterator
         SourceError: the file is damaged.
     """
     try:
-        with pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False) as parquet:
+        options = {"buffer_size": READ_BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
+        with pq.ParquetFile(file, **options) as parquet:
             first = 0
             for group in range(parquet.num_row_groups):
                 after = first + parquet.metadata.row_group(group).num_rows

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from data_scripts.corpora import CorpusInfo
 
 CARD_FILE = "README.md"
+USUAL_ORDER = ("train", "validation", "test")
 
 
 def write_card(folder: str | Path, title: str, info: "CorpusInfo | None" = None, command: str = "") -> Path:
@@ -28,7 +29,8 @@ def write_card(folder: str | Path, title: str, info: "CorpusInfo | None" = None,
     """
     folder = Path(folder)
     reports = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    runs = {split: _read(folder / STATE / split / RUN_FILE) for split in sorted(reports)}
+    splits = sorted(reports, key=lambda split: (*(split != name for name in USUAL_ORDER), split))
+    runs = {split: _read(folder / STATE / split / RUN_FILE) for split in splits}
     front = {
         "pretty_name": info.title if info else title,
         "language": list(info.languages) if info else ["vi"],

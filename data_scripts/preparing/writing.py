@@ -44,6 +44,7 @@ class ShardWriter:
             schema,
             use_content_defined_chunking=cast(Any, config.DEFAULT_CDC_OPTIONS),
             write_page_index=True,
+            write_page_checksum=True,
             **get_parquet_column_options(published, schema),
         )
         self._schema, self._embed = schema, embed
