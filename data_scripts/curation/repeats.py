@@ -130,8 +130,8 @@ class Match(NamedTuple):
 class HeldOutTexts:
     """Sentences of test and validation sets, asked whether a sentence to train on is one of them or nearly so.
 
-    Exact, and yet few texts are compared: k edits leave one of k + 1 pieces of a sentence whole, so every sentence that
-    is near enough holds such a piece, and pieces are found in a table. 40,000 questions a second on one core.
+    Exact, and yet few texts are compared: k edits leave one of k + 1 pieces of a sentence whole, so every one that is
+    near enough holds such a piece, and pieces are found in a table. 40,000 questions a second on one core.
 
     Args:
         texts: normalised.
