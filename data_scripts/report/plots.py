@@ -106,8 +106,13 @@ def bars(
     horizontal: bool = False,
     format: str = "{:.1f}",
     width_in: float = 6.0,
+    size: float = 9.0,
 ) -> "Figure":
-    """Bars side by side, one group for each of `names`, one colour a series; a lone series shows its values."""
+    """Bars side by side, one group for each of `names`, one colour a series.
+
+    Args:
+        format: of the values that a lone series shows; "" for none. size: of the names, in points.
+    """
     import matplotlib
 
     height = max(1.2, 0.5 + 0.19 * len(names) * max(1, 0.6 * len(values_by_series))) if horizontal else 2.6
@@ -118,18 +123,18 @@ def bars(
             places = [place - 0.4 + thickness * (index + 0.5) for place in range(len(names))]
             draw = axes.barh if horizontal else axes.bar
             drawn = draw(places, values, thickness * 0.92, color=colour, label=printable(name))
-            if len(values_by_series) == 1 and len(names) <= 30:
+            if format and len(values_by_series) == 1 and len(names) <= 50:
                 axes.bar_label(drawn, [format.format(value) for value in values], padding=2, fontsize=7.5, color=MUTED)
         shown = [_short(printable(name)) for name in names]
         if horizontal:
-            axes.set_yticks(range(len(names)), shown)
+            axes.set_yticks(range(len(names)), shown, size=size)
             axes.invert_yaxis()
             axes.set_xlabel(label)
             axes.grid(visible=False, axis="y")
             axes.grid(visible=True, axis="x")
             axes.margins(x=0.08)
         else:
-            axes.set_xticks(range(len(names)), shown)
+            axes.set_xticks(range(len(names)), shown, size=size)
             axes.set_ylabel(label)
             axes.margins(y=0.12)
         if len(values_by_series) > 1:
