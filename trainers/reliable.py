@@ -1,36 +1,26 @@
 """What every trainer of this project promises about its runs: `class MyTrainer(ReliableTrainer, Trainer)`.
 
-- Checkpoints are sealed and only sealed ones are rotated; a save that fails is removed, counted and survived.
+- Checkpoints are sealed and only sealed ones are rotated; a save that fails is removed, counted and survived
+  (`trainers.saving`).
 - SIGTERM or SIGUSR1 to any rank: all ranks save the same step, then `Preempted`.
 - A step whose gradients are not finite is dropped and its rows are named; three in a row end the run (`NotFinite`).
-- Weights that are not finite are never saved, nor is a pickle of the run's arguments.
+- Weights that are not finite are never saved.
 """
 
-import contextlib
 import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import DistributedType, gather_object
-from safetensors import SafetensorError
 from transformers import Trainer
 
-from trainers import checkpoints
 from trainers.guards import FiniteGuard, NotFinite, Preempted, SignalFlag
+from trainers.saving import SealedSaves
 
 logger = logging.getLogger(__name__)
 
 ROW_IDS = "row_ids"
-ARGUMENTS_PICKLE = "training_args.bin"
-# A weight and two moments in float32, while there is no earlier checkpoint to compare with.
-BYTES_PER_TRAINED_PARAMETER = 12
-SPARE_BYTES = 1 << 20
-# torch reports a full disk as RuntimeError, safetensors as an error of its own.
-SAVE_ERRORS = (OSError, RuntimeError, ValueError, SafetensorError)
 
 # The mixin calls what it stands in front of.
 _Base = Trainer if TYPE_CHECKING else object
@@ -48,34 +38,19 @@ class NamedBatches:
         return {**batch, ROW_IDS: [str(row["id"]) for row in rows]} if named else batch
 
 
-class ReliableTrainer(_Base):
+class ReliableTrainer(SealedSaves, _Base):
     """Mixin in front of `transformers.Trainer` or a subclass of it.
 
-    Rows with an `id` are named when a step goes wrong: batches carry `row_ids` up to the model, which never sees them.
-
-    Args:
-        seal_facts (`Mapping[str, Any]`, *optional*): JSON values sealed into every checkpoint beside `step` and
-            `world_size`; `trainers.contract` compares them before a resume.
-        on_sealed (`Callable[[Path, int], None]`, *optional*): called on the writing rank with each sealed checkpoint
-            and its step, before older ones are deleted.
+    Takes the arguments of `SealedSaves`. Rows with an `id` are named when a step goes wrong: batches carry `row_ids`
+    up to the model, which never sees them.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        seal_facts: Mapping[str, Any] | None = None,
-        on_sealed: Callable[[Path, int], None] | None = None,
-        **kwargs: Any,
-    ):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.on_sealed = on_sealed
         self.data_collator = NamedBatches(self.data_collator)
-        self.seal_facts = dict(seal_facts or {})
-        self.failed_saves: list[str] = []
         self.signals = SignalFlag()
         self.finite_guard = FiniteGuard(self)
         self.add_callback(self.finite_guard)
-        self._save_problems: list[str] | None = None
         self._grad_norm: Any = None
         self._step_batches: list[tuple[dict[str, Any], list[str], torch.Tensor | None]] = []
         self._step_of_batches = -1
@@ -88,7 +63,7 @@ class ReliableTrainer(_Base):
         Raises:
             Preempted, NotFinite: the run ended before its last step; see their `exit_code`.
         """
-        with self.signals:
+        with self.signals, self.sealing_to_the_end():
             return super().train(*args, **kwargs)
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args: Any, **kwargs: Any) -> None:
@@ -97,6 +72,7 @@ class ReliableTrainer(_Base):
         if self.signals.raised(self.args.device):
             failed = len(self.failed_saves)
             self._save_checkpoint(model, trial)
+            self.finish_sealing()
             saved = "its checkpoint is saved" if len(self.failed_saves) == failed else "it could not be saved"
             raise Preempted(f"asked to stop: every process ended after step {self.state.global_step}, and {saved}")
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
@@ -180,103 +156,6 @@ class ReliableTrainer(_Base):
             logs["dropped_steps"] = self.finite_guard.dropped
         super().log(logs, *args, **kwargs)
 
-    # Checkpoints
-
-    def _save_checkpoint(self, model, trial) -> None:
-        """Save, seal, rotate; or say why not, and go on without."""
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        problem = self._first_problem(self._refusal(folder))
-        if problem is None:
-            problem = self._first_problem(self._try_to_save(model, trial, folder))
-        if self.args.should_save:
-            if problem is None:
-                if self.on_sealed is not None:
-                    self.on_sealed(folder, self.state.global_step)
-                checkpoints.rotate(folder.parent, self.args.save_total_limit, self.state.best_model_checkpoint)
-            else:
-                # Half a checkpoint is of no use to anyone, and its room is what the next one needs.
-                shutil.rmtree(folder, ignore_errors=True)
-                logger.error("step %d could not be saved: %s. Training goes on", self.state.global_step, problem)
-        if problem is not None:
-            self.failed_saves.append(f"step {self.state.global_step}: {problem}")
-        self.accelerator.wait_for_everyone()
-
-    def _refusal(self, folder: Path) -> str | None:
-        """Why a checkpoint should not even be begun; asked on the rank that writes."""
-        if not self.args.should_save:
-            return None
-        if not self._steps_in_backward and not _all_finite(self.model):
-            return "a weight is not finite"
-        if folder.exists():
-            # Left by a process that died while saving this very step, or damaged and met again after going back.
-            checkpoints.set_aside({folder: "the step is saved again"})
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        earlier = [size for path in checkpoints.checkpoints(folder.parent) if (size := checkpoints.size_of(path))]
-        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        frozen = sum(p.numel() for p in self.model.parameters() if not p.requires_grad)
-        estimate = BYTES_PER_TRAINED_PARAMETER * trained + 4 * frozen
-        return checkpoints.missing_space(folder.parent, (earlier[0] if earlier else estimate) + SPARE_BYTES)
-
-    def _try_to_save(self, model, trial, folder: Path) -> str | None:
-        self._save_problems = problems = []
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # unsealed ones would be counted
-        try:
-            with self._noting_problems():
-                super()._save_checkpoint(model, trial)
-            problem = self._first_problem(problems[0] if problems else None)  # every rank has written its part
-            if problem is None and self.args.should_save:
-                facts = {**self.seal_facts, "step": self.state.global_step, "world_size": self.args.world_size}
-                with self._noting_problems():
-                    checkpoints.seal(folder, facts)
-            return problem or (problems[0] if problems else None)
-        finally:
-            self.args.save_total_limit, self._save_problems = limit, None
-
-    @contextlib.contextmanager
-    def _noting_problems(self) -> Iterator[None]:
-        """Inside of a checkpoint being saved, errors are noted instead of raised: the ranks still meet in barriers."""
-        try:
-            yield
-        except SAVE_ERRORS as error:
-            if self._save_problems is None:
-                raise
-            self._save_problems.append(f"{type(error).__name__}: {error}")
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """`Trainer.save_model`."""
-        with self._noting_problems():
-            super().save_model(output_dir, _internal_call)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            # A pickle nobody reads, with every argument in clear.
-            folder = output_dir if output_dir is not None else self.args.output_dir
-            Path(folder, ARGUMENTS_PICKLE).unlink(missing_ok=True)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        with self._noting_problems():
-            super()._save_optimizer_and_scheduler(output_dir)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        with self._noting_problems():
-            super()._save_rng_state(output_dir)
-
-    def write_model(self, folder: str | os.PathLike[str]) -> str | None:
-        """`save_model` with the problem of any rank, if there is one, returned on all of them."""
-        self._save_problems = problems = []
-        try:
-            self.save_model(os.fspath(folder))
-        finally:
-            self._save_problems = None
-        return self._first_problem(problems[0] if problems else None)
-
-    def _first_problem(self, problem: str | None) -> str | None:
-        """The problem of the first rank that has one; every rank must ask."""
-        if self.args.world_size == 1:
-            return problem
-        return next((found for found in gather_object([problem]) if found is not None), None)
-
 
 class _DroppedBatch(Exception):
     """A batch that is left out because its loss is not finite on some rank."""
@@ -284,10 +163,6 @@ class _DroppedBatch(Exception):
 
 def _is_finite(norm: Any) -> bool:
     return norm is None or bool(torch.isfinite(torch.as_tensor(norm)).all())
-
-
-def _all_finite(model: torch.nn.Module) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.is_floating_point())
 
 
 def _bad_rows(inputs: Mapping[str, Any], num_rows: int) -> list[bool]:

@@ -133,7 +133,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     trainer = make_trainer(tmp_path, callbacks=[Spoil()], max_steps=4)
     trainer.train()
     assert names(tmp_path) == ["checkpoint-2"]
-    assert trainer.failed_saves == ["step 4: a weight is not finite"]
+    assert trainer.failed_saves == ["checkpoint-4: a weight is not finite"]
 
 
 @pytest.mark.parametrize("part", ["save_model", "optimizer", "random states", "trainer state"])
@@ -160,7 +160,7 @@ def test_a_save_that_fails_leaves_the_run_and_the_earlier_checkpoint(tmp_path, m
     trainer.train()
     assert trainer.state.global_step == 6
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-6"]
-    assert "No space left" in trainer.failed_saves[0] and trainer.failed_saves[0].startswith("step 4")
+    assert "No space left" in trainer.failed_saves[0] and trainer.failed_saves[0].startswith("checkpoint-4")
     assert "Training goes on" in caplog.text
     assert all(find_damage(folder) is None for folder in checkpoints.checkpoints(tmp_path))
 
