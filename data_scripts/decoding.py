@@ -11,6 +11,7 @@ import io
 import os
 import struct
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -159,7 +160,7 @@ def decode_audio(
     else:
         with _open(source) as stream:
             if _check_container(stream, name) == "PYAV":
-                samples, rate = _decode_with_pyav(stream, name)
+                samples, rate = _decode_with_pyav(stream, name, max_duration_s)
                 info = AudioInfo(len(samples) / rate, rate, samples.shape[1], "PYAV")
                 _check_long(info.duration_s, max_duration_s, name)
             else:
@@ -356,21 +357,29 @@ def _header(file: soundfile.SoundFile, name: str) -> AudioInfo:
     return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels, file.format)
 
 
-def _decode_with_pyav(stream: BinaryIO, name: str) -> tuple[np.ndarray, int]:
-    """Samples (n, channels) float32 and their rate of an m4a, aac or webm file."""
+def _decode_with_pyav(stream: BinaryIO, name: str, max_duration_s: float | None = None) -> tuple[np.ndarray, int]:
+    """Samples (n, channels) float32 and their rate of an m4a, aac or webm file; stops at the first second too many."""
     try:
         import av  # an option: only these formats need it
     except ImportError as error:
         detail = "m4a, aac and webm need PyAV: pip install av, or convert the file to FLAC"
         raise AudioError("unsupported_format", name, detail) from error
+    blocks, num_samples = [], 0
     try:
         with av.open(stream) as container:
+            if container.duration:  # by the header, in units of 1 / av.time_base; raw AAC has none
+                _check_long(container.duration / av.time_base, max_duration_s, name)
             track = container.streams.audio[0]
             rate = int(track.rate)
             resampler = av.AudioResampler(format="fltp", layout=track.layout.name, rate=rate)
-            blocks = [
-                block.to_ndarray() for frame in [*container.decode(track), None] for block in resampler.resample(frame)
-            ]
+            for frame in chain(container.decode(track), [None]):
+                for block in resampler.resample(frame):
+                    blocks.append(block.to_ndarray())
+                    num_samples += blocks[-1].shape[1]
+                if max_duration_s is not None and num_samples > (max_duration_s + 1) * rate:
+                    _check_long(num_samples / rate, max_duration_s, name)
+    except AudioError:
+        raise
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise AudioError("not_audio", name, f"no audio track could be decoded: {error}") from error
     return (np.concatenate(blocks, axis=1).T if blocks else np.zeros((0, 1), np.float32)), rate

@@ -227,6 +227,39 @@ def test_reads_m4a_with_pyav(tmp_path):
         read_audio(path)
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("aac", "aac"), ("webm", "libopus")])
+def test_long_files_of_pyav_are_not_decoded_whole(suffix, codec, tmp_path, monkeypatch):
+    av = pytest.importorskip("av")
+    path = tmp_path / f"long.{suffix}"
+    with av.open(str(path), "w", format="adts" if suffix == "aac" else None) as container:
+        track = container.add_stream(codec, rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.tile(voice(1, 48_000), 60)[None], format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        for piece in av.AudioResampler(format=track.format.name, frame_size=track.frame_size or 960).resample(frame):
+            for packet in track.encode(piece):
+                container.mux(packet)
+        for packet in track.encode(None):
+            container.mux(packet)
+    decoded_s = []
+    resample = av.AudioResampler.resample
+
+    class Counted:
+        def __init__(self, **options):
+            self.inner = av_resampler(**options)
+
+        def resample(self, frame):
+            decoded_s.append(frame.samples / frame.rate if frame else 0)
+            return resample(self.inner, frame)
+
+    av_resampler = av.AudioResampler
+    monkeypatch.setattr(av, "AudioResampler", Counted)
+    with pytest.raises(AudioError) as caught:
+        read_audio(path, max_duration_s=5)
+    assert caught.value.code == "too_long" and sum(decoded_s) < 8
+    monkeypatch.undo()
+    assert len(read_audio(path, max_duration_s=70)) == pytest.approx(60 * 16_000, abs=3_000)
+
+
 def test_error_survives_pickling():
     error = pickle.loads(pickle.dumps(AudioError("silent", "a.wav", "silent: x")))
     assert (error.code, error.name, str(error)) == ("silent", "a.wav", "a.wav: silent: x [silent]")
