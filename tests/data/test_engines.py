@@ -145,3 +145,9 @@ def _runs(process: int) -> bool:
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_engine(*arguments)
+
+
+def test_without_ray_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(EngineError, match=r"pip install 'amvi\[ray\]'"):
+        make_engine("ray", 2)
