@@ -11,19 +11,22 @@ A row is dropped for any reason of any method; `reasons` lists them all, so that
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data_scripts.curation.confidence import MEASURES, ConfidenceSettings, judge, quantile_floor
+from data_scripts.curation.decisions_summary import Summary
+from data_scripts.curation.repeats import HeldOutTexts, RepeatIndex, RepeatSettings
+from data_scripts.curation.rules import RuleSettings, SpeakingRates, rule_reasons
 from data_scripts.curation.voting import VotingSettings, vote
 from data_scripts.drop_report import write_json
 from data_scripts.readers import SourceError, read_records
+from data_scripts.sources import SourceArguments, load_source
 from data_scripts.text.normalize import normalize_text
 
-METHODS = ("voting", "confidence")
+METHODS = ("voting", "confidence", "rules", "repeats")
 SCORES_FILE, DECISIONS_FILE, SETTINGS_FILE, SUMMARY_FILE = (
     "scores.parquet",
     "decisions.parquet",
@@ -44,11 +47,17 @@ class DecisionSettings:
     name: str = "default"
     """Name of this set of decisions; another set of settings needs another name."""
     methods: list[str] = field(default_factory=list)
-    """Any of voting, confidence; a row must satisfy all that are named."""
+    """Any of voting, confidence, rules, repeats; a row must satisfy all that are named."""
     voting: VotingSettings = field(default_factory=VotingSettings)
     """Recognisers agree with each other."""
     confidence: ConfidenceSettings = field(default_factory=ConfidenceSettings)
     """A model finds the transcript neither too hard nor too easy."""
+    rules: RuleSettings = field(default_factory=RuleSettings)
+    """Text, duration and speaking rate are plausible."""
+    repeats: RepeatSettings = field(default_factory=RepeatSettings)
+    """No recording twice, no sentence too often."""
+    held_out: list[SourceArguments] = field(default_factory=list)
+    """Test and validation sets: rows with their sentences, or nearly so, are dropped."""
     verdicts: str | None = None
     """Verdicts of a person, from the label-noise page; they win over every method."""
 
@@ -65,11 +74,14 @@ class Overview:
     """What one look at all scores found.
 
     model: whose scores the confidence filter reads: the first with alignments where the settings name none, else the
-    first. floor: see `quantile_floor`.
+    first. floor: see `quantile_floor`. repeats: row number -> reasons. rates: of each corpus, for `max_rate_z`.
     """
 
     model: str | None
-    floor: float
+    floor: float = float("-inf")
+    repeats: Mapping[int, list[str]] = field(default_factory=dict)
+    rates: Mapping[str, tuple[float, float]] | None = None
+    held_out: HeldOutTexts | None = None
 
 
 def decide(
@@ -112,8 +124,9 @@ def decide_row(
     settings: DecisionSettings,
     overview: Overview,
     verdicts: Mapping[str, Mapping[str, str]] | None = None,
+    number: int = 0,
 ) -> dict[str, Any]:
-    """The decision about one row of scores: a row of `decisions.parquet`."""
+    """The decision about one row of scores, the `number`th: a row of `decisions.parquet`."""
     reasons: list[str] = []
     notes: list[str] = []
     scores = row["scores"]
@@ -130,6 +143,12 @@ def decide_row(
         judged = judge(row["id"], looked_at, settings.confidence, overview.floor)
         reasons += judged.reasons
         notes += judged.notes
+    if "rules" in settings.methods:
+        reasons += rule_reasons({**row, "text": text}, settings.rules, overview.rates)
+    if "repeats" in settings.methods:
+        reasons += overview.repeats.get(number, [])
+    if overview.held_out and overview.held_out.find(text):
+        reasons.append("text_held_out")
     if not text and not reasons:
         reasons.append("no_text")
     verdict = (verdicts or {}).get(row["id"])
@@ -166,81 +185,26 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
     Raises:
         DecisionError: no such file, a missing column, another verdict, an id with two verdicts; names the line.
     """
+    from data_scripts.curation.label_noise import plain_cell
+
     if not Path(path).is_file():
         raise DecisionError(f"decide.verdicts: no such file: {path}")
     found: dict[str, dict[str, str]] = {}
     try:
         for where, record in read_records(Path(path)):
-            row_id, verdict = record.get("id"), str(record.get("verdict") or "").strip().lower()
+            row_id, verdict = plain_cell(str(record.get("id") or "")), str(record.get("verdict") or "").strip().lower()
+            text = normalize_text(str(record.get("text") or ""))
+            if not verdict and not text:
+                continue  # not looked at yet
+            verdict = verdict or "keep"  # a corrected transcript says so
             if not row_id or verdict not in ("keep", "drop"):
                 raise DecisionError(f"{where}: needs an id and a verdict, keep or drop; got {row_id!r}, {verdict!r}")
-            if found.get(str(row_id), {"verdict": verdict})["verdict"] != verdict:
+            if found.get(row_id, {"verdict": verdict})["verdict"] != verdict:
                 raise DecisionError(f"{where}: {row_id!r} has another verdict above; leave one of them")
-            found[str(row_id)] = {"verdict": verdict, "text": normalize_text(str(record.get("text") or ""))}
+            found[row_id] = {"verdict": verdict, "text": text}
     except SourceError as error:
         raise DecisionError(f"decide.verdicts: {error}") from error
     return found
-
-
-class Summary:
-    """Rows and hours by decision, counted while they are made."""
-
-    def __init__(self) -> None:
-        self.rows, self.seconds = Counter(), Counter()
-        self.alone: Counter[str] = Counter()
-        self.corpora: Counter[str] = Counter()
-
-    def add(self, decision: Mapping[str, Any]) -> None:
-        """Count one decision."""
-        seconds = decision["duration_s"] or 0.0
-        keys = ["all", "kept" if decision["keep"] else "dropped"]
-        keys += [f"reason:{reason}" for reason in decision["reasons"]] + [f"note:{note}" for note in decision["notes"]]
-        if decision["keep"]:
-            keys.append(f"text:{decision['text_source']}")
-            self.corpora[decision["corpus"] or ""] += seconds
-        if len(decision["reasons"]) == 1:
-            self.alone[decision["reasons"][0]] += 1
-        for key in keys:
-            self.rows[key] += 1
-            self.seconds[key] += seconds
-
-    def to_dict(self) -> dict[str, Any]:
-        """Counts, and hours, of all rows, kept and dropped ones, and by reason, note, text source and corpus."""
-
-        def counted(key: str) -> dict[str, Any]:
-            return {"rows": self.rows[key], "hours": round(self.seconds[key] / 3600, 4)}
-
-        def group(prefix: str) -> dict[str, Any]:
-            names = sorted(key for key in self.rows if key.startswith(prefix))
-            return {key.removeprefix(prefix): counted(key) for key in names}
-
-        reasons = {name: {**values, "alone": self.alone[name]} for name, values in group("reason:").items()}
-        hours = {name: round(seconds / 3600, 4) for name, seconds in sorted(self.corpora.items())}
-        return {
-            **{key: counted(key) for key in ("all", "kept", "dropped")},
-            "reasons": reasons,
-            "notes": group("note:"),
-            "text": group("text:"),
-            "kept_hours_by_corpus": hours,
-        }
-
-
-def summary_table(summary: Mapping[str, Any], name: str) -> Any:
-    """For `rich.console.Console().print`."""
-    from rich.table import Table
-
-    kept, everything = summary["kept"], summary["all"]
-    share = kept["hours"] / everything["hours"] if everything["hours"] else 0.0
-    title = f"decisions {name!r}: {kept['rows']} of {everything['rows']} rows kept, {100 * share:.1f} % of the hours"
-    table = Table("", "rows", "hours", "for this alone", title=title, title_justify="left")
-    for label in ("kept", "dropped"):
-        table.add_row(label, str(summary[label]["rows"]), f"{summary[label]['hours']:.2f}", "")
-    for reason, values in summary["reasons"].items():
-        table.add_row(f"  {reason}", str(values["rows"]), f"{values['hours']:.2f}", str(values["alone"]))
-    for kind in ("text", "notes"):
-        for label, values in summary[kind].items():
-            table.add_row(f"{kind}: {label}", str(values["rows"]), f"{values['hours']:.2f}", "")
-    return table
 
 
 def _described(settings: DecisionSettings) -> dict[str, Any]:
@@ -278,11 +242,16 @@ def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str
 
 
 def _look(scores: Path, settings: DecisionSettings) -> Overview:
-    """The model and the floor of the confidence filter."""
+    """The model and the floor of the confidence filter, repeats, and speaking rates."""
     wanted, measure = settings.confidence.model, MEASURES[settings.confidence.measure]
     first: str | None = None
     confidences: dict[str, list[float | None]] = {}
-    for row in read_rows(scores, ["scores"]):
+    repeats, rates = RepeatIndex(settings.repeats), SpeakingRates()
+    for row in read_rows(scores, ["scores", "text", "duration_s", "corpus", "speaker", "audio_digest"]):
+        # A digest stands for the recording it was made of.
+        digest = row["audio_digest"]
+        repeats.add({**row, "audio": {"bytes": digest.to_bytes(8, "big")} if digest else None})
+        rates.add(row)
         seen: set[str] = set()
         for score in row["scores"]:
             first = first or score["model"]
@@ -297,7 +266,20 @@ def _look(scores: Path, settings: DecisionSettings) -> Overview:
             f"alignments: {there}. Score with a CTC model or an S2P with a CTC head, or leave the method out"
         )
     quantile = settings.confidence.drop_quantile
-    return Overview(model, quantile_floor(confidences.get(str(model), []), quantile))
+    return Overview(
+        model,
+        quantile_floor(confidences.get(str(model), []), quantile),
+        {number: [found.code for found in findings] for number, findings in repeats.find().items()},
+        rates.z_scores() if settings.rules.max_rate_z is not None else None,
+        _held_out(settings.held_out),
+    )
+
+
+def _held_out(sources: list[SourceArguments]) -> HeldOutTexts | None:
+    # Rows of a data set are mappings, whatever its stubs say.
+    rows: Any = (row for source in sources for row in load_source(replace(source, kind="text")))
+    texts = [row["text"] for row in rows]
+    return HeldOutTexts(texts) if texts else None
 
 
 def _write(
@@ -326,8 +308,8 @@ def _write(
     partial = folder / f".{DECISIONS_FILE}.partial"
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []
-        for row in read_rows(scores):
-            decision = decide_row(row, settings, overview, verdicts)
+        for number, row in enumerate(read_rows(scores)):
+            decision = decide_row(row, settings, overview, verdicts, number)
             summary.add(decision)
             unseen.discard(row["id"])
             batch.append(decision)

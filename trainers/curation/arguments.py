@@ -21,8 +21,10 @@ class ScorerArguments:
     """Short name for files and columns: letters, digits, dots and underscores."""
     speeds: list[float] = field(default_factory=lambda: [1.0])
     """Speeds at which each recording is heard; 0.9 slows fast speech down. Transcripts are aligned at the first."""
+    hypotheses: Literal["ctc", "generated"] = "ctc"
+    """Of an S2P with a CTC head: its greedy CTC path (fast), or what its decoder writes."""
     num_beams: int = 1
-    """Beam size of models that generate; CTC models are greedy."""
+    """Beam size of what is generated; CTC paths are greedy."""
     generate_kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of generate, such as {language: vi} for a multilingual Whisper."""
     batch_duration_s: float = 120.0

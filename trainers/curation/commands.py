@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_scripts.curation.decisions import SCORES_FILE, DecisionError, decide, summary_table
+from data_scripts.curation.decisions import DECISIONS_FILE, SCORES_FILE, DecisionError, decide, read_rows
+from data_scripts.curation.decisions_summary import summary_table
 from data_scripts.engines import EngineError
 from data_scripts.schema import SchemaError
 from data_scripts.sources import SourceError
@@ -34,6 +36,48 @@ def run_decide(config: CurationConfig) -> list[Any]:
     summary = decide(output / SCORES_FILE, output / "decisions", config.decide)
     where = f"decisions: {output / 'decisions' / config.decide.name}"
     return [summary_table(summary, config.decide.name), where]
+
+
+def run_report(config: CurationConfig) -> list[Any]:
+    """The page of the rows where model and transcript disagree most, and a sheet for verdicts beside it."""
+    from data_scripts.curation.label_noise import write_report
+
+    if os.environ.get("RANK", "0") != "0":
+        return []
+    folder = Path(config.output_dir) / "decisions" / config.decide.name
+    if not (folder / DECISIONS_FILE).is_file():
+        raise DecisionError(f"{folder}: no decisions of this name; run `curate.py decide` first")
+    bounds = config.decide.confidence
+    try:
+        page = write_report(
+            read_rows(folder / DECISIONS_FILE),
+            folder / "label_noise.html",
+            title=f"Label noise: {config.source.path}",
+            num_rows=config.report_rows,
+            find_audio=Recordings(config),
+            confidence_bounds=(bounds.min_confidence, bounds.max_confidence),
+            error_rate_bounds=(max(0.0, bounds.min_error_rate), min(1.0, bounds.max_error_rate)),
+        )
+    except FileExistsError as error:
+        raise DecisionError(str(error)) from error
+    sheet = page.with_suffix(".csv")
+    return [f"page: {page}", f"verdicts: fill in {sheet}, then decide again with --decide.verdicts {sheet}"]
+
+
+class Recordings:
+    """Finds the recording of a decision's row in its shard; the rows of the page come from few or many shards."""
+
+    def __init__(self, config: CurationConfig) -> None:
+        from trainers.curation.shards import list_shards
+
+        self.source = config.source
+        self.shards = list_shards(config.source, config.rows_per_shard)
+
+    def __call__(self, decision: Mapping[str, Any]) -> dict[str, Any] | None:
+        from trainers.curation.shards import read_rows as read_source
+
+        rows = read_source(self.source, self.shards[decision["shard"]])
+        return next((row["audio"] for row in rows if row["id"] == decision["id"]), None)
 
 
 def run_loop(config: CurationConfig) -> list[Any]:

@@ -1,6 +1,6 @@
 """Files of scores: one a model and shard, written whole or not at all, and one table of them all.
 
-    <output>/scores/<model>-NNNNN.parquet   id, scores: one entry a speed
+    <output>/scores/<model>-NNNNN.parquet   id, scores (one entry a speed), digest of the recording
     <output>/scores/lm-NNNNN.parquet        id, lm_score of the transcript, lm_scores of the hypotheses
     <output>/scores.parquet                 all of it, one row an input row, in its order
     <output>/scores.json                    rows, hours and problems by model
@@ -36,7 +36,7 @@ SCORE = pa.struct(
         "problem": pa.string(),
     }
 )
-MODEL_PART = pa.schema({"id": pa.string(), "scores": pa.list_(SCORE)})
+MODEL_PART = pa.schema({"id": pa.string(), "scores": pa.list_(SCORE), "audio_digest": pa.uint64()})
 LM_PART = pa.schema({"id": pa.string(), "lm_score": pa.float64(), "lm_scores": pa.list_(pa.float64())})
 SCORES = pa.schema(
     {
@@ -49,6 +49,7 @@ SCORES = pa.schema(
         "emotion": pa.string(),
         "scores": pa.list_(SCORE),
         "lm_score": pa.float64(),
+        "audio_digest": pa.uint64(),
         "shard": pa.int32(),
     }
 )
@@ -131,11 +132,13 @@ def merge(
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for number, described in shards:
             columns = [_column(part_path(output, part, number), described, "scores") for part in parts]
+            digests = _column(part_path(output, parts[0], number), described, "audio_digest")
             judged = _lm_columns(part_path(output, "lm", number), described) if lm else None
             for index, row in enumerate(described):
                 scores = [score for column in columns for score in column[index]]
                 row.pop("spans", None)
-                row.update(scores=scores, shard=number, lm_score=judged[0][index] if judged else None)
+                row.update(scores=scores, shard=number, audio_digest=digests[index])
+                row.update(lm_score=judged[0][index] if judged else None)
                 for position, score in enumerate(scores):
                     if judged:
                         score["lm_score"] = judged[1][index][position]

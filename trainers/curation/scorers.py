@@ -134,7 +134,7 @@ class TextCTC:
         """True output frames for true input lengths (samples, or frames of features)."""
         if hasattr(self.model, "_get_feat_extract_output_lengths"):
             return self.model._get_feat_extract_output_lengths(lengths).long().tolist()
-        encoder = getattr(self.model, "encoder", None)
+        encoder: Any = getattr(self.model, "encoder", None)
         if hasattr(encoder, "_get_subsampling_output_length"):  # Parakeet
             return encoder._get_subsampling_output_length(lengths).long().tolist()
         return None
@@ -165,10 +165,18 @@ class Scorer:
 
     Args:
         ctc: the CTC view of the recogniser; None for models that only generate.
+        generated: hypotheses are what the model generates, though it has CTC outputs.
     """
 
-    def __init__(self, recogniser: Recogniser, ctc: CTCModel | None, num_beams: int, generate_kwargs: dict[str, Any]):
-        self.recogniser, self.ctc = recogniser, ctc
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        ctc: CTCModel | None,
+        num_beams: int,
+        generate_kwargs: dict[str, Any],
+        generated: bool = False,
+    ):
+        self.recogniser, self.ctc, self.generated = recogniser, ctc, generated
         self.num_beams, self.generate_kwargs = num_beams, generate_kwargs
         self.unit: Unit = ctc.unit if ctc else ("phoneme" if recogniser.kind == "s2p" else "syllable")
 
@@ -197,7 +205,8 @@ class Scorer:
         best_BT = log_probs_BTV.max(-1)
         paths = [ids[:count] for ids, count in zip(best_BT.indices, frames, strict=True)]
         collapsed = [[i for i in torch.unique_consecutive(path).tolist() if i != self.ctc.blank] for path in paths]
-        scores = [self._compared(row, self.ctc.write(ids)) for row, ids in zip(rows, collapsed, strict=True)]
+        heard = self._generate(audio) if self.generated else [self.ctc.write(ids) for ids in collapsed]
+        scores = [self._compared(row, text) for row, text in zip(rows, heard, strict=True)]
         for score, values, count in zip(scores, best_BT.values, frames, strict=True):
             certainty = float(values[:count].exp().mean()) if count else float("nan")
             if np.isfinite(certainty):
@@ -261,7 +270,12 @@ class Scorer:
                 scores[index]["min_window_confidence"] = round(path.min_window_confidence(), DECIMALS)
 
 
-def load_scorer(recogniser: Recogniser, num_beams: int = 1, generate_kwargs: dict[str, Any] | None = None) -> Scorer:
+def load_scorer(
+    recogniser: Recogniser,
+    num_beams: int = 1,
+    generate_kwargs: dict[str, Any] | None = None,
+    hypotheses: Literal["ctc", "generated"] = "ctc",
+) -> Scorer:
     """The scorer of a loaded recogniser: with alignments where it has CTC outputs."""
     ctc: CTCModel | None = None
     if recogniser.kind == "ctc":
@@ -269,7 +283,8 @@ def load_scorer(recogniser: Recogniser, num_beams: int = 1, generate_kwargs: dic
     elif recogniser.kind == "s2p" and recogniser.pipe.model.ctc_head is not None:
         ctc = PhonemeCTC(recogniser)
     recogniser.pipe.model.eval()
-    return Scorer(recogniser, ctc, num_beams, generate_kwargs or {})
+    generated = hypotheses == "generated" and recogniser.decodes_with_beams
+    return Scorer(recogniser, ctc, num_beams, generate_kwargs or {}, generated)
 
 
 def error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:

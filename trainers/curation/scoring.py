@@ -117,9 +117,10 @@ def run_task(task: Task) -> str:
 def score_rows(
     rows: Sequence[Mapping[str, Any]], scorer: "Scorer", model: ScorerArguments, config: CurationConfig
 ) -> Iterator[dict[str, Any]]:
-    """`{"id", "scores"}` of rows, in their order; a row that cannot be heard has its problem as score."""
+    """`{"id", "scores", "audio_digest"}` of rows, in order; a row that cannot be heard has its problem as score."""
     from data_scripts.audio import AudioError, read_audio
     from data_scripts.augment import change_speed
+    from data_scripts.curation.repeats import audio_digest
     from trainers.curation.scorers import EMPTY
 
     found: list[list[dict[str, Any]]] = [[] for _ in rows]
@@ -139,7 +140,8 @@ def score_rows(
             for index, one in zip(heard, scores, strict=True):
                 found[index].append({**one, "speed": speed})
     for row, scores in zip(rows, found, strict=True):
-        yield {"id": row["id"], "scores": [{"model": model.name, "unit": scorer.unit, **one} for one in scores]}
+        named = [{"model": model.name, "unit": scorer.unit, **one} for one in scores]
+        yield {"id": row["id"], "scores": named, "audio_digest": audio_digest(row["audio"])}
 
 
 def batches(durations_s: Sequence[float], budget_s: float) -> list[list[int]]:
@@ -209,6 +211,7 @@ def _scorer(config: CurationConfig, model: ScorerArguments) -> "Scorer":
 
         device = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
     settings = {"path": model.path, "num_beams": model.num_beams, "generate_kwargs": model.generate_kwargs}
+    settings["hypotheses"] = model.hypotheses
     settings |= {"device": device, "dtype": config.dtype, "trust_remote_code": config.trust_remote_code}
     return _load(json.dumps(settings))
 
@@ -229,7 +232,7 @@ def _load(settings: str) -> "Scorer":
     recogniser = load_recogniser(
         chosen["path"], device=device, dtype=chosen["dtype"], trust_remote_code=chosen["trust_remote_code"]
     )
-    return load_scorer(recogniser, chosen["num_beams"], chosen["generate_kwargs"])
+    return load_scorer(recogniser, chosen["num_beams"], chosen["generate_kwargs"], chosen["hypotheses"])
 
 
 def _check_letters(config: CurationConfig, model: ScorerArguments, shards: Sequence[Shard]) -> None:
@@ -263,20 +266,23 @@ def _lm_rows(task: Task) -> list[dict[str, Any]]:
     assert task.config.lm.path is not None
     model = _language_model(task.config.lm.path)
 
-    def score_text(text: str | None) -> float | None:
-        return round(model.score(text) / (len(text.split()) + 1), DECIMALS) if text else None
-
     output, number = Path(task.config.output_dir), task.shard.number
     columns = [
         pq.read_table(part_path(output, name, number), columns=["scores"])["scores"].to_pylist()
         for name in task.config.model_names()
     ]
-    rows = []
-    for index, row in enumerate(read_rows(task.config.source, task.shard, audio=False)):
-        heard = [score_text(score["hypothesis"]) if score["unit"] == "syllable" else None
-                 for column in columns for score in column[index]]  # fmt: skip
-        rows.append({"id": row["id"], "lm_score": score_text(row["text"]), "lm_scores": heard})
-    return rows
+    described = list(read_rows(task.config.source, task.shard, audio=False))
+    # The transcript first, then every hypothesis; None where there is no text to score.
+    texts = [
+        [row["text"], *(one["hypothesis"] if one["unit"] == "syllable" else None for c in columns for one in c[index])]
+        for index, row in enumerate(described)
+    ]
+    values = iter(model.score_batch([text for row in texts for text in row if text], per_word=True))
+    scores = [[round(float(next(values)), DECIMALS) if text else None for text in row] for row in texts]
+    return [
+        {"id": row["id"], "lm_score": mine, "lm_scores": heard}
+        for row, (mine, *heard) in zip(described, scores, strict=True)
+    ]
 
 
 @lru_cache(maxsize=1)
