@@ -17,6 +17,8 @@ from data_scripts.readers import SourceError
 from data_scripts.sources import SourceArguments, load_source
 
 STREAM_SHARDS = 64
+# First word of the seeds of packs, so that no other generator of a run draws the same numbers.
+PACKS = 0x7061636B
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Passes:
             if not whole and size:
                 count = max(count, 1)  # a tiny source is never left out for good
             chosen += [offset + np.arange(size)] * int(whole)
-            chosen.append(offset + np.sort(_deal(size, count, epoch, [self.seed, number])))
+            chosen.append(offset + np.sort(_deal(size, count, epoch, [PACKS, self.seed, number])))
             offset += size
         return np.concatenate(chosen)
 

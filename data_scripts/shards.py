@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_scripts.readers import SourceError
 from data_scripts.schema import FEATURES
 from data_scripts.text.normalize import NORMALIZER_VERSION
 
@@ -133,9 +134,18 @@ class ShardRows:
 
 
 def read_group(group: Group, columns: Sequence[str]) -> pa.Table:
-    """Columns of one row group; one thread, because every data loader worker calls it."""
-    shard = pq.ParquetFile(group.file, memory_map=True)
-    table = shard.read_row_group(group.number, columns=list(columns), use_threads=False)
+    """Columns of one row group; one thread, because every data loader worker calls it.
+
+    Raises:
+        SourceError: the shard has changed since it was opened, or its bytes are not those that were written.
+    """
+    try:
+        shard = pq.ParquetFile(group.file, memory_map=True, page_checksum_verification=True)
+        table = shard.read_row_group(group.number, columns=list(columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(
+            f"{group.file}: row group {group.number} cannot be read ({error}); the file is damaged: prepare it again"
+        ) from error
     return table if group.rows is None else table.take(pa.array(group.rows))
 
 
@@ -174,8 +184,6 @@ def footer(file: str | Path) -> Any:
     Raises:
         SourceError: it is cut off or is no parquet.
     """
-    from data_scripts.readers import SourceError
-
     try:
         return pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:

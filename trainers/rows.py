@@ -85,6 +85,8 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
             parts.append(synthetic_rows(count, config.training.seed, "validation"))
         validation = mix(parts, [1.0] * len(parts), config.training.seed).rows
     _save_reports(reports, report_folder)
+    if (config.cache.encoder_states or config.cache.s2p_outputs) and not hasattr(train, "num_rows"):
+        raise ConfigError("data.train", "a cache needs rows that can be read in any order: set streaming to false")
     for key, rows in (("data.train", train), ("data.validation", validation)):
         if rows is not None and hasattr(rows, "__len__") and not len(rows):
             raise ConfigError(key, "no usable row is left; see the drop report above")

@@ -108,6 +108,8 @@ def check_waveform(waveform: Any, name: str) -> np.ndarray:
 def _log_mel(feature_extractor: Any, audio: list[np.ndarray]) -> dict[str, torch.Tensor]:
     hop, half_window = feature_extractor.hop_length, feature_extractor.n_fft // 2
     window_frames = feature_extractor.n_samples // hop
+    window = torch.hann_window(feature_extractor.n_fft)
+    filters = torch.from_numpy(np.asarray(feature_extractor.mel_filters)).float()
     features = []
     for index, samples in enumerate(audio):
         if len(samples) > feature_extractor.n_samples:
@@ -119,10 +121,12 @@ def _log_mel(feature_extractor: Any, audio: list[np.ndarray]) -> dict[str, torch
         # Frame t sees the samples around t * hop, half a window each way; the second convolution has stride 2.
         frames = -(-(len(samples) + half_window) // hop)
         frames = min(frames + frames % 2, window_frames)
-        silence = np.zeros(2 * hop + 2 * half_window, dtype=np.float32)
-        extended = np.concatenate([samples, silence])[: feature_extractor.n_samples]
-        mel = feature_extractor(extended, sampling_rate=feature_extractor.sampling_rate, padding="do_not_pad")
-        features.append(torch.as_tensor(np.asarray(mel["input_features"][0], dtype=np.float32)[:, :frames]))
+        extended = torch.zeros(min(len(samples) + 2 * hop + 2 * half_window, feature_extractor.n_samples))
+        extended[: len(samples)] = torch.from_numpy(samples)
+        # The operations of `WhisperFeatureExtractor`, to the bit; what it does around them takes a third of its time.
+        spectrum = torch.stft(extended, feature_extractor.n_fft, hop, window=window, return_complex=True)
+        mel = torch.clamp(filters.T @ (spectrum[..., :-1].abs() ** 2).contiguous(), min=1e-10).log10()
+        features.append(((torch.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0)[:, :frames])
     longest = max(mel.shape[1] for mel in features)
     batch = torch.zeros(len(features), features[0].shape[0], longest)
     mask = torch.zeros(len(features), longest, dtype=torch.long)

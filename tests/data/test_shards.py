@@ -85,8 +85,18 @@ def test_memory_is_bounded(tmp_path):
 def test_damage_is_named(prepared):
     path = prepared / "train-00001.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(SourceError, match=r"train-00001\.parquet"):
+    with pytest.raises(SourceError, match=r"train-00001\.parquet: not a readable"):
         ShardRows([str(path)])
+
+
+def test_bit_rot_is_named(prepared):
+    path = prepared / "train-00001.parquet"
+    content = bytearray(path.read_bytes())
+    rows = ShardRows([str(path)])
+    content[content.find(b"fLaC") + 2000] ^= 16
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"train-00001\.parquet: row group 0 cannot be read .*prepare it again"):
+        rows[0]
 
 
 @pytest.mark.parametrize(

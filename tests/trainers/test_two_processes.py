@@ -126,6 +126,15 @@ def test_ranks_build_one_cache(folder, alone):
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
 
 
-def test_streams_on_two_ranks(folder):
-    found = launch(folder / "stream.json", "--stream", "--steps", "8")
-    assert np.isfinite(found["losses"]).all() and len(found["losses"]) == 8
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streams_go_on_where_two_ranks_stopped(folder, workers):
+    options = ["--stream", "--steps", "10", "--workers", str(workers), "--save_steps", "4", "--accumulation", "2"]
+    name = f"stream-{workers}"
+    straight = launch(folder / f"{name}.json", *options)
+    assert np.isfinite(straight["losses"]).all() and len(straight["losses"]) == 10
+    (folder / name / "checkpoint-8").rename(folder / f"{name}-checkpoint-8")
+    (folder / name / "checkpoint-10").rename(folder / f"{name}-checkpoint-10")
+    states = [json.loads((folder / name / "checkpoint-4" / f"data_state_{r}.json").read_text("utf-8")) for r in (0, 1)]
+    assert [state["rank"] for state in states] == [0, 1]
+    assert all(len(state["lanes"]) == max(1, workers) for state in states)
+    assert launch(folder / f"{name}.json", *options, "--resume") == straight

@@ -27,6 +27,7 @@ parser.add_argument("--resume", action="store_true")
 parser.add_argument("--deepspeed")
 parser.add_argument("--cache")
 parser.add_argument("--stream", action="store_true")
+parser.add_argument("--workers", type=int, default=0)
 parser.add_argument("--num_rows", type=int, default=30)
 options = parser.parse_args()
 
@@ -49,6 +50,7 @@ args = Seq2SeqTrainingArguments(
     generation_max_length=8,
     remove_unused_columns=False,
     label_names=["labels"],
+    dataloader_num_workers=options.workers,
     deepspeed=options.deepspeed,
 )
 if options.deepspeed:
@@ -68,7 +70,7 @@ if options.cache:
     model.encoder.requires_grad_(False)
     rows = EncoderCache(options.cache).attach(rows, model, speech_inputs(), batch_duration_s=1.0)
 if options.stream:
-    rows = rows.to_iterable_dataset(num_shards=2)
+    rows = rows.to_iterable_dataset(num_shards=4)
 scored = {}
 
 
@@ -85,7 +87,7 @@ trainer = SpeechSeq2SeqTrainer(
     train_dataset=rows,
     eval_dataset=eval_rows,
     compute_metrics=compute_metrics,
-    batch_budget=None if options.stream else 1.2,
+    batch_budget=1.2,
 )
 # Under other environment variables DeepSpeed steps aside without a word.
 assert trainer.is_deepspeed_enabled == bool(options.deepspeed)
