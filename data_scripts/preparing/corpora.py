@@ -92,7 +92,7 @@ def prepare_corpora(
             if statistics:
                 from data_scripts.preparing.statistics import write_statistics
 
-                write_statistics([folder], folder / "statistics.html", workers)
+                write_statistics([folder], engine=workers)
     for sentence in write_shared(output_dir, folders.values()):
         logger.warning("%s; see %s/shared_recordings.json", sentence, output_dir)
     return reports
