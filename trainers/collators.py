@@ -11,6 +11,7 @@ through the same collators.
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from data_scripts.audio import AudioError, read_audio
 from data_scripts.augment import Augmenter, NoiseError
 from data_scripts.spans import shuffle_words
+from data_scripts.synthesis.confusions import PhonemeNoise
 from models.tspc import speech_inputs
 
 logger = logging.getLogger(__name__)
@@ -229,14 +231,14 @@ class P2TCollator:
     }
     ```
 
-    Training rows get a pronunciation sampled by (seed, epoch, row) and, with `noise`, S2P-like mistakes: each phoneme
-    is with that probability dropped, doubled or replaced by another, equally often. With `shuffle`, that share of them
-    has its words in random order, in input and target alike: a decoder that sees sentences only learns to guess what
-    usually follows long before it learns to read.
+    Training rows get a pronunciation sampled by (seed, epoch, row) and, with `noise`, the mistakes of S2P: phonemes
+    replaced by their phonetic neighbours, dropped or added (`data_scripts.synthesis.confusions`), in some sentences
+    many and in others none. With `shuffle`, that share of them has its words in random order, in input and target
+    alike: a decoder that sees sentences only learns to guess what usually follows long before it learns to read.
 
     Args:
         phonemes (`PhonemeLabels`), text (`TextLabels`): make inputs and targets.
-        noise (`float`): share of phonemes changed in training, in [0, 1).
+        noise (`float`): mean share of phonemes changed in training, in [0, 1).
         shuffle (`float`): share of training sentences whose words are shuffled, in [0, 1].
         seed (`int`): seed of pronunciations and noise.
         dialect (`str`, *optional*): pronunciation of rows that name no dialect.
@@ -262,8 +264,9 @@ class P2TCollator:
         self.shuffle = shuffle
         self.seed = seed
         self.dialect = dialect
+        self.symbols = {i: symbol for symbol, i in phonemes.vocabulary.items()}
         special = {"<pad>", "</s>", "<unk>", "<s>"}
-        self.symbols = np.array([i for symbol, i in sorted(phonemes.vocabulary.items()) if symbol not in special])
+        self.errors = PhonemeNoise(self.symbols[i] for i in sorted(self.symbols) if self.symbols[i] not in special)
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         rows = [self._shuffled(row) for row in rows]
@@ -291,12 +294,9 @@ class P2TCollator:
     def _disturb(self, ids: list[int], rng: np.random.Generator) -> list[int]:
         if not self.noise:
             return ids
-        kinds = np.where(rng.random(len(ids)) < self.noise, rng.integers(1, 4, len(ids)), 0)
-        others = rng.choice(self.symbols, len(ids))
-        heard: list[int] = []
-        for phoneme, kind, other in zip(ids, kinds.tolist(), others.tolist(), strict=True):
-            heard += ([phoneme], [], [phoneme, phoneme], [other])[kind]
-        return heard or ids
+        heard = [self.symbols[i] for i in ids]
+        heard = self.errors.corrupt_sentence(heard, Random(int(rng.integers(2**63))), self.noise)
+        return [self.phonemes.vocabulary[symbol] for symbol in heard]
 
 
 class TSPCCollator:

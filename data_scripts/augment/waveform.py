@@ -150,7 +150,7 @@ def fast_fft_size(num_samples: int) -> int:
 
 
 def _rms(audio: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if len(audio) else 0.0
+    return float(np.sqrt(np.dot(audio, audio) / len(audio))) if len(audio) else 0.0
 
 
 def _peak(audio: np.ndarray) -> float:

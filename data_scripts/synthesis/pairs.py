@@ -1,10 +1,8 @@
 """Phoneme-to-text pairs for P2T: several pronunciations of each word, and phonemes with the errors S2P makes.
 
 Everything about a pair follows from (seed, epoch, index): another epoch pronounces the same sentence in another way, a
-resumed run sees what it would have seen. Errors are drawn from phonetic neighbours (`resources/confusions.tsv`):
-tones that dialects merge (ngã/hỏi), ch/tr, s/x, d/gi/r, codas of one manner, neighbouring vowels; their weights come
-from the phonetics, not from counts. Training on such pairs keeps P2T from trusting every phoneme it reads (Sec. 2.2 of
-the TSPC paper joins the stages for the same reason).
+resumed run sees what it would have seen. Errors are those of `data_scripts.synthesis.confusions`. Training on such
+pairs keeps P2T from trusting every phoneme it reads (Sec. 2.2 of the TSPC paper joins the stages for the same reason).
 """
 
 import logging
@@ -14,28 +12,15 @@ from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from data_scripts.synthesis.grammar import read_resource
+from data_scripts.synthesis.confusions import phoneme_noise
 from data_scripts.synthesis.sentences import SentenceStream
 from data_scripts.text.g2p import G2P
-from data_scripts.text.phonemes import (
-    A_BEFORE_PALATAL,
-    CODA_SYMBOLS,
-    NUCLEUS_SYMBOLS,
-    SEPARATOR,
-    TONE_SYMBOLS,
-    UNKNOWN,
-    phoneme_symbols,
-)
+from data_scripts.text.phonemes import UNKNOWN
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
 logger = logging.getLogger(__name__)
-
-# Of the symbols an error touches: what becomes of them. S2P substitutes far more often than it drops or adds.
-_SUBSTITUTE, _DELETE = 0.7, 0.2
-# Share of substitutions that ignore similarity: any symbol of the same kind.
-_ANY_OF_KIND = 0.1
 
 
 class P2TPair(TypedDict):
@@ -44,42 +29,6 @@ class P2TPair(TypedDict):
     id: str
     phonemes: list[str]
     text: str
-
-
-def corrupt_phonemes(phonemes: Sequence[str], rng: Random, rate: float, register: str = "full") -> list[str]:
-    """Phonemes with errors: each symbol is, with probability `rate`, replaced, dropped, or followed by another.
-
-    Args:
-        phonemes: symbols of the register; `$` and symbols outside of the register are left as they are.
-        rng: source of chance; equal states give equal errors.
-        rate: expected errors per symbol, from 0 to 1.
-        register: "full" or "vmd"; errors stay inside its symbols.
-
-    Returns:
-        A new list, never empty unless `phonemes` is.
-
-    Raises:
-        ValueError: a rate outside 0…1 or an unknown register.
-    """
-    if not 0.0 <= rate <= 1.0:
-        raise ValueError(f"rate must be between 0 and 1, got {rate}")
-    kinds, neighbours = _confusions(register)
-    corrupted: list[str] = []
-    for symbol in phonemes:
-        kind = kinds.get(symbol)
-        if kind is None or rng.random() >= rate:
-            corrupted.append(symbol)
-            continue
-        draw = rng.random()
-        if draw < _SUBSTITUTE:
-            options, weights = neighbours.get(symbol, ((), ()))
-            if options and rng.random() >= _ANY_OF_KIND:
-                corrupted.append(rng.choices(options, weights)[0])
-            else:
-                corrupted.append(rng.choice([other for other in kind if other != symbol]))
-        elif draw >= _SUBSTITUTE + _DELETE:
-            corrupted += [symbol, rng.choice(kind)]
-    return corrupted or list(phonemes[:1])
 
 
 def make_pair(
@@ -107,8 +56,7 @@ def make_pair(
     rng = Random(f"{seed}/{epoch}/{index}/{row['id']}")
     dialect = rng.choice(dialects)
     phonemised = g2p.phonemise(row["text"], row["spans"], seed=rng.getrandbits(32), dialect=dialect)
-    rate = min(1.0, rng.uniform(0.0, 2.0 * noise_rate))
-    phonemes = corrupt_phonemes(phonemised.phonemes, rng, rate, g2p.register)
+    phonemes = phoneme_noise(g2p.register).corrupt_sentence(phonemised.phonemes, rng, noise_rate)
     return P2TPair(id=row["id"], phonemes=phonemes, text=row["text"])
 
 
@@ -226,25 +174,3 @@ def _pairs_of_slices(
 def _shared_g2p(register: str, separator: bool) -> G2P:
     """One converter for all shards of a process: each shard runs the generator anew, and what G2P has learnt stays."""
     return G2P(register=register, separator=separator)
-
-
-@cache
-def _confusions(
-    register: str,
-) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[tuple[str, ...], tuple[float, ...]]]]:
-    """Symbol → the symbols of its kind; symbol → (neighbours, weights)."""
-    symbols = [symbol for symbol in phoneme_symbols(register) if symbol != SEPARATOR]
-    nuclei = {*NUCLEUS_SYMBOLS.values(), A_BEFORE_PALATAL}
-    tones = set(TONE_SYMBOLS)
-    codas = {symbol for symbol in symbols if symbol.endswith("z") and symbol != "z"} | set(CODA_SYMBOLS.values())
-    kinds: dict[str, tuple[str, ...]] = {}
-    for members in (nuclei, tones, codas, set(symbols) - nuclei - tones - codas):
-        kind = tuple(symbol for symbol in symbols if symbol in members)
-        kinds.update(dict.fromkeys(kind, kind))
-    weighted: dict[str, dict[str, float]] = {}
-    for row in read_resource("confusions.tsv"):
-        first, second, weight = row["first"], row["second"], float(row["weight"])
-        if first in kinds and second in kinds:
-            weighted.setdefault(first, {})[second] = weight
-            weighted.setdefault(second, {})[first] = weight
-    return kinds, {symbol: (tuple(near), tuple(near.values())) for symbol, near in weighted.items()}

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_scripts.synthesis.confusions import PhonemeNoise, phoneme_noise
 from data_scripts.synthesis.grammar import demo_grammar, read_resource
-from data_scripts.synthesis.pairs import P2TPairs, corrupt_phonemes, p2t_dataset, p2t_pairs
+from data_scripts.synthesis.pairs import P2TPairs, p2t_dataset, p2t_pairs
 from data_scripts.synthesis.sentences import SentenceStream, generate_sentences
 from data_scripts.text.g2p import G2P
 from data_scripts.text.phonemes import REGISTERS, phoneme_symbols
@@ -98,30 +99,44 @@ def test_sentences_without_pronunciation_are_left_out_and_counted(caplog):
 @settings(deadline=None)
 def test_errors_stay_inside_the_register(register_and_phonemes, rate, seed):
     register, phonemes = register_and_phonemes
-    corrupted = corrupt_phonemes(phonemes, Random(seed), rate, register)
+    corrupted = phoneme_noise(register).corrupt(phonemes, Random(seed), rate)
     assert set(corrupted) <= set(SYMBOLS[register])
     assert bool(corrupted) == bool(phonemes)
-    assert corrupted == corrupt_phonemes(phonemes, Random(seed), rate, register)
-    assert corrupt_phonemes(phonemes, Random(seed), 0.0, register) == phonemes
+    assert corrupted == phoneme_noise(register).corrupt(phonemes, Random(seed), rate)
+    assert phoneme_noise(register).corrupt(phonemes, Random(seed), 0.0) == phonemes
 
 
 def test_error_rate_and_kinds():
     phonemes = [symbol for pair in p2t_pairs(ROWS) for symbol in pair["phonemes"]] * 20
-    corrupted = corrupt_phonemes(phonemes, Random(0), 0.1)
+    corrupted = phoneme_noise("full").corrupt(phonemes, Random(0), 0.1)
     # 20 % of the errors drop a symbol and 10 % add one, so the length shrinks by a tenth of them.
     assert len(corrupted) / len(phonemes) == pytest.approx(0.99, abs=0.004)
     for symbol, expected in (("-2", "-3"), ("ʈʂ", "t͡ɕ"), ("ʂ", "s"), ("nz", "ŋz"), ("a", "aː")):
-        heard = Counter(corrupt_phonemes([symbol] * 20_000, Random(1), 0.2))
+        heard = Counter(phoneme_noise("full").corrupt([symbol] * 20_000, Random(1), 0.2))
         assert heard[symbol] > 15_000
         assert heard.most_common(2)[1][0] == expected
 
 
 def test_separators_and_unknown_symbols_are_left_alone():
-    assert corrupt_phonemes(["$", "<unk>", "$"], Random(0), 1.0) == ["$", "<unk>", "$"]
+    assert phoneme_noise("full").corrupt(["$", "<unk>", "$"], Random(0), 1.0) == ["$", "<unk>", "$"]
     with pytest.raises(ValueError, match="between 0 and 1"):
-        corrupt_phonemes(["a"], Random(0), 1.2)
+        phoneme_noise("full").corrupt(["a"], Random(0), 1.2)
     with pytest.raises(ValueError, match="register"):
-        corrupt_phonemes(["a"], Random(0), 0.1, "ipa")
+        phoneme_noise("ipa")
+
+
+def test_any_symbols_will_do_even_one_alone_of_its_kind():
+    noise = PhonemeNoise(["x", "y", "-0"])
+    heard = noise.corrupt(["x"] * 1000 + ["-0"] * 1000, Random(0), 1.0)
+    assert heard.count("y") > 700 and set(heard) == {"x", "y", "-0"}
+
+
+def test_sentences_have_rates_of_their_own():
+    shares = [
+        phoneme_noise("full").corrupt_sentence(["a"] * 400, Random(seed), 0.1).count("a") / 400 for seed in range(300)
+    ]
+    assert sum(shares) / 300 == pytest.approx(0.91, abs=0.015)
+    assert max(shares) > 0.98 and min(shares) < 0.84
 
 
 def test_confusions_name_known_symbols_once():

@@ -1,12 +1,12 @@
 """Rows to batches: literal tensors, seeded randomness, errors that name the row."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from tiny_tspc import (
-    LETTERS,
     PHONEME_TOKENIZER,
     TEXT_TOKENIZER,
     LetterG2P,
@@ -19,8 +19,10 @@ from tiny_tspc import (
 )
 
 from data_scripts.augment import Augmenter
+from data_scripts.text.phonemes import phoneme_symbols
+from models.tspc import build_phoneme_tokenizer
 from trainers.arguments import AugmentationArguments
-from trainers.collators import PhonemeLabels, RowError, SpeechInputs, TextLabels, row_rng
+from trainers.collators import P2TCollator, PhonemeLabels, RowError, SpeechInputs, TextLabels, row_rng
 from trainers.datasets_map import EpochRows, row_lengths, with_phoneme_counts
 
 AUGMENTER = Augmenter(
@@ -138,16 +140,20 @@ def test_shuffled_words_change_input_and_target_alike():
     assert 80 < kept < 150  # half, and a sixth of the other half
 
 
-def test_noise_has_the_asked_share():
-    collate = p2t_collator(noise=0.2)
-    ids = [4 + i % len(LETTERS) for i in range(4000)]
-    lengths = [len(collate._disturb(ids, np.random.default_rng(seed))) for seed in range(5)]
-    # dropped and doubled cancel out
-    assert abs(np.mean(lengths) - 4000) < 60
-    rng = np.random.default_rng(0)
-    kept = sum(collate._disturb([phoneme], rng) == [phoneme] for phoneme in ids) / 4000
-    # one in eight replacements is the phoneme itself, and a lone phoneme is never dropped
-    assert 0.8 < kept < 0.93
+def test_noise_has_the_asked_share_and_the_mistakes_of_s2p():
+    tokenizer = build_phoneme_tokenizer(phoneme_symbols("full"))
+    labels = PhonemeLabels(LetterG2P(), tokenizer)
+    collate = P2TCollator(labels, TextLabels(TEXT_TOKENIZER), noise=0.2)
+    hook, dot = labels.vocabulary["-2"], labels.vocabulary["-5"]
+    heard = Counter()
+    for seed in range(200):
+        heard.update(collate._disturb([hook] * 100, np.random.default_rng(seed)))
+    assert heard[hook] / 20_000 == pytest.approx(0.82, abs=0.02)
+    # ngã and hỏi are confused most of all; tones become tones
+    assert heard.most_common(2)[1][0] == labels.vocabulary["-3"]
+    assert {tokenizer.convert_ids_to_tokens(i)[0] for i in heard} == {"-"}
+    for ids in ([hook], [dot, hook]):
+        assert all(collate._disturb(ids, np.random.default_rng(seed)) for seed in range(200))
 
 
 def test_generator_differs_between_rows_and_epochs():
