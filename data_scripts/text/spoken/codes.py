@@ -24,6 +24,7 @@ _CODE = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:[.]\d+)*(?![^\W_])")
 _CODE_PART = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)+|\d+")
 _ELEMENT = "He|Li|Be|Ne|Na|Mg|Al|Si|Cl|Ar|Ca|Ti|Cr|Mn|Fe|Co|Ni|Cu|Zn|Br|Ag|Sn|Ba|Pt|Au|Hg|Pb|[HBCNOFPSKIU]"
 _FORMULA = re.compile(rf"\d?(?:(?:{_ELEMENT})\d{{0,2}}){{2,}}")  # "SiO2", "Al2O3"
+_SERIAL = re.compile(r"\d+(?:-\d+){2,}")
 _PLATE = re.compile(r"(\d{2})([A-ZĐ]{1,2}\d?)\s?[-. ]\s?(\d{3}[.]?\d{1,2})(?!\w)")
 _ROADS = frozenset(("QL", "SN"))
 _NUMBERED = re.compile(r"[ -]?(\d{1,4}(?:\.\d)?)(?![\d.,]*\d|\w)")
@@ -100,6 +101,16 @@ def document(place: Place) -> Reading | None:
 def _document_part(part: str) -> tuple[Piece, ...]:
     known = table("documents.tsv").get(part)
     return ((known[0], None),) if known else acronym(part) or ((spell(part), None),)
+
+
+def serial(place: Place) -> Reading | None:
+    """978-604-1-12345-6: group by group, after "ISBN" digit by digit."""
+    match = place.match(_SERIAL)
+    if match is None:
+        return None
+    if place.last in ("isbn", "issn"):
+        return say(match.end(), place.numerals.digits(match.group()))
+    return say(match.end(), " ".join([place.numerals.plain(group) for group in match.group().split("-")]))
 
 
 def plate(place: Place) -> Reading | None:

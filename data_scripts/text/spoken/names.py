@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from data_scripts.text.english import cmudict
 from data_scripts.text.spoken.numbers import roman_value
 from data_scripts.text.spoken.reading import Piece, Place, Reading, say, spell, table, words_of
 from data_scripts.text.syllables import is_syllable
@@ -20,9 +19,16 @@ _ROMAN_AFTER = words_of(
 _MONARCHS = words_of("vua hoàng đế chúa tước tử giáo sa hậu pharaon")
 _DYNASTIC = {1: "đệ nhất", 2: "đệ nhị", 3: "đệ tam", 4: "đệ tứ"}
 _YEAR_AFTER = re.compile(r"\s?[/-]\s?(\d{4})(?!\d)")
+_ENGLISH_BEFORE_I = words_of(
+    "and but when what that than then should could would how why where may must since because"
+)
+_USUAL_ROMAN = frozenset("IVXL")  # "CD" and "MC" are something else
 _SINGLE_ROMAN = frozenset("IVX")
 _CELSIUS = {"C": "xê", "F": "ép"}
-_SAYABLE = re.compile(r"(?:[^aeiouy]{0,2}[aeiouy]{1,2})+[^aeiouy]{0,2}$")
+_VIETNAMESE_ACRONYM = ("vn", "vt", "tt", "ng")
+_ONSET = "[bcdfghjklmnpqrstvwxz]?[hlrw]?|s[cklmnpqt]r?|[bcfgp]l"
+_CODA = "[bcdfgklmnprstxz]?|[lnrs][dkstp]|ng|mp|[cflstp][hklst]"
+_SAYABLE = re.compile(rf"(?:(?:{_ONSET})[aeiouy]{{1,2}}[lmnrs]?)+(?:{_CODA})$")
 
 
 @cache
@@ -78,29 +84,28 @@ def capitals(place: Place) -> Reading | None:
     known = acronym(written)
     if known is not None:
         return Reading(end, known)
+    parts = re.split(r"[&-]", written)
+    if "&" in written and all(len(part) < 3 for part in parts):
+        return Reading(end, ((" and ".join([" ".join(part.lower()) for part in parts]), "en"),))
+    readings = [acronym(part) or _unlisted(part) for part in parts]
+    if "&" not in written and not any(readings):
+        return None
     pieces: list[Piece] = []
-    changed = False
-    for part in re.split(r"([&-])", written):
-        if part == "&":
-            pieces.append(("và", None))
-            changed = True
-        elif part != "-":
-            read = acronym(part) or _unlisted(part)
-            changed = changed or read is not None
-            pieces += read or ((part, None),)
-    return Reading(end, tuple(pieces)) if changed else None
+    joints = ["", *re.findall(r"[&-]", written)]
+    for joint, part, reading in zip(joints, parts, readings, strict=True):
+        pieces += [("và", None)] if joint == "&" else []
+        pieces += reading or ((part, None),)
+    return Reading(end, tuple(pieces))
 
 
 def _unlisted(word: str) -> tuple[Piece, ...] | None:
     """Letters of a run of capitals that is no word of either language."""
-    if len(word) < 2 or len(word) > 6 or not word.isupper() or is_syllable(word):
+    if not 1 < len(word) < 7 or not word.isupper() or is_syllable(word):
         return None
     low = word.lower()
-    if not low.isascii() or low.startswith(("vn", "vt", "tt", "ng")):
+    if not low.isascii() or low.startswith(_VIETNAMESE_ACRONYM):
         return ((spell(low), None),)
-    if len(low) > 3 and (low in cmudict() or _SAYABLE.match(low)):
-        return None
-    if re.search("[aeiouy]", low) and low in cmudict():
+    if len(low) > 3 and _SAYABLE.match(low):
         return None
     return ((" ".join(low), "en"),)
 
@@ -112,7 +117,7 @@ def roman(place: Place) -> Reading | None:
         return None
     written = match.group()
     value = roman_value(written)
-    if value is None or (len(written) == 1 and written not in _SINGLE_ROMAN):
+    if value is None or not _USUAL_ROMAN.issuperset(written) or (len(written) == 1 and written not in _SINGLE_ROMAN):
         return None
     numerals = place.numerals
     if place.last == "quý" and (year := place.match(_YEAR_AFTER, match.end())):
@@ -132,7 +137,12 @@ def roman(place: Place) -> Reading | None:
 def _foreign_name_before(place: Place) -> bool:
     """Whether a capitalised word that is not Vietnamese stands right before."""
     name = re.search(rf"([{UPPER}][^\W\d_]{{2,}})\s$", place.text[max(0, place.start - 24) : place.start])
-    return name is not None and not name[1].isupper() and not is_syllable(name[1])
+    return (
+        name is not None
+        and not name[1].isupper()
+        and name[1].lower() not in _ENGLISH_BEFORE_I
+        and not is_syllable(name[1])
+    )
 
 
 def degree_letter(place: Place) -> Reading | None:

@@ -47,13 +47,15 @@ _ENGLISH_CANDIDATE = re.compile(rf"(?P<digit>\d)|(?P<sign>[{_SIGNS}−-])|{_WORD
 
 _RULES: dict[str | None, tuple[Rule, ...]] = {
     "digit": (
-        codes.plate, codes.phone, times.full_date, codes.document, times.month_and_year, times.day_and_month,
+        codes.plate, codes.phone, times.full_date, codes.document, codes.serial,
+        times.month_and_year, times.day_and_month,
         times.time_of_day, quantities.ordinal, quantities.english_ordinal,
         quantities.version, quantities.score, quantities.fraction,
         quantities.quantity, codes.code, quantities.plain_number,
     ),
     "sign": (
-        codes.phone, signs.currency_first, signs.vulgar_fraction, signs.dash, signs.times, signs.about,
+        codes.phone, signs.currency_first, signs.vulgar_fraction, signs.dash,
+        signs.plus_or_minus, signs.times, signs.about,
         codes.hashtag, signs.number_sign, quantities.bare_unit, signs.operator, quantities.per, signs.slash,
         signs.word_sign,
     ),

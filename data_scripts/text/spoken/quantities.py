@@ -79,7 +79,7 @@ def quantity(place: Place) -> Reading | None:
         words += f" {reading}"
         words, end = _with_per(place, words, end)
     elif end < place.end and place.text[end - 1].isdecimal() and place.text[end].isalpha():
-        if place.match(_BY_NUMBER, end):
+        if not written.isdecimal() or place.match(_BY_NUMBER, end):
             return say(end, words)
         return None  # digits glued to letters that are no unit: a code
     return say(end, words)

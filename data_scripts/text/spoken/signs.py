@@ -9,9 +9,10 @@ from data_scripts.text.spoken.quantities import FRACTIONS, units
 from data_scripts.text.spoken.reading import Place, Reading, say
 
 DASHES = "-–—−"
-_CURRENCY = re.compile(r"(US\$|[$€£¥₩₫]|USD|VND|VNĐ|EUR|GBP|JPY)\s?(" + NUMBER + r")(?:(k|K|tr|M|B)(?!\w))?")
+_CURRENCY = re.compile(r"(US\$|\$US|[$€£¥₩₫]|USD|VND|VNĐ|EUR|GBP|JPY)\s?(" + NUMBER + r")(?:(k|K|tr|M|B)(?!\w))?")
 _MAGNITUDES = re.compile(r"\s?(trăm|nghìn|ngàn|triệu|tỷ|tỉ|million|billion)(?!\w)(?:\s(tỷ|tỉ|triệu)(?!\w))?", re.I)
 _MAGNITUDE_NAMES = {"million": "triệu", "billion": "tỷ", "k": "nghìn", "tr": "triệu", "m": "triệu", "b": "tỷ"}
+_NAMED_CURRENCY = re.compile(r"\s?(?:đô la|đôla|đô-la|usd|mỹ kim|euro|bảng|yên)", re.I)
 _RANGE = re.compile(rf"\s?[{DASHES}]\s?(?=[\d+$€£−-]|[IVX]+\b)")
 _QUANTITY_END = re.compile(r"(?:\d|[%‰°€£$₫]|\d\s?(?:[^\W\d_]{1,4}[23²³]?)|(?<![^\W\d_])[IVX]+)['’′\"”]?$")
 _EQUATION = re.compile(r"\s?[\d.,]+\s?=")
@@ -24,6 +25,7 @@ _WORDS = {"&": "và", "%": "phần trăm", "‰": "phần nghìn", "№": "số"
 _SILENT = "®™©"
 _BEFORE_NUMBER = re.compile(r"\s?[\d(+−–√$-]")
 _OPERAND = re.compile(r"(?:(?:^|\W)\w|[\d)²³%])\s?$")
+_PLUS_MINUS = re.compile(r"\+\s?/\s?[-−–]")
 _TIMES = re.compile(r"\s?([x*])\s?(?=\d)")
 _ARROW = re.compile(r"[<>=-]{2,}")
 
@@ -41,7 +43,9 @@ def currency_first(place: Place) -> Reading | None:
         names = magnitude.group().lower().split()
         words = " ".join([words, *[_MAGNITUDE_NAMES.get(name, name) for name in names]])
         end = magnitude.end()
-    return say(end, f"{words} {units()[match[1]][0]}")
+    if place.match(_NAMED_CURRENCY, end):
+        return say(end, words)
+    return say(end, f"{words} {units()[match[1].replace('$US', 'US$')][0]}")
 
 
 def vulgar_fraction(place: Place) -> Reading | None:
@@ -60,13 +64,18 @@ def dash(place: Place) -> Reading | None:
     if place.text[place.start] not in DASHES:
         return None
     left = place.text[max(0, place.start - 12) : place.start].rstrip(" ")
-    spaced = place.previous == " "
     match = place.match(_RANGE) if _QUANTITY_END.search(left) else None
-    if match is not None and not (spaced and not match.group().endswith(" ")):
+    if match is not None and not (place.previous == " " and match.group() == "−"):
         return say(match.end(), "trừ" if place.match(_EQUATION, match.end()) else "đến")
     if (match := place.match(_MINUS)) and (not place.previous or place.previous in ' \t\n\u00a0([{/=<>,;:"“~±×÷'):
         return say(match.end(), "âm")
     return None
+
+
+def plus_or_minus(place: Place) -> Reading | None:
+    """+/- before a number."""
+    match = place.match(_PLUS_MINUS)
+    return None if match is None else say(match.end(), "cộng trừ")
 
 
 def operator(place: Place) -> Reading | None:

@@ -32,6 +32,8 @@ _HOUR = re.compile(
     r"(\d{1,2})\s?(?:h|g(?=\d\d)|giờ(?=\d))\s?(?:(\d{1,2})(?:['’′]|p(?:h|hút)?)?)?(?:(\d{1,2})s)?(?![\w])", re.I
 )
 _CLOCK = re.compile(r"(\d{1,2})\s?:\s?(\d{2})(?:\s?:\s?(\d{2}))?(?:h)?(?![\w:]|[.,]\d)")
+_TITLE = re.compile(r"[”\")]?\s?[-–—(]\s?$")  # "More, More, More" – 4:42
+_ENDS = re.compile(r"\)?\s*$")
 _HALF_DAY = re.compile(r"\s?(?:([ap])\.?m\b\.?)", re.I)
 _RATIO_WORDS = frozenset(("tỉ lệ", "tỷ lệ", "tỉ số", "tỷ số"))
 
@@ -115,6 +117,8 @@ def time_of_day(place: Place) -> Reading | None:
         if match is None or place.last_two in _RATIO_WORDS:
             return None
     hour, minute, second = int(match[1]), int(match[2] or 0), int(match[3] or 0)
+    if match.re is _CLOCK and not match[3] and place.match(_ENDS, match.end()) and _TITLE.search(place.left(4)):
+        return say(match.end(), f"{place.numerals.integer(hour)} phút {place.numerals.integer(minute)} giây")
     if minute > 59 or second > 59 or (match.re is _CLOCK and hour > 24):
         return None
     words = [f"{place.numerals.integer(hour)} giờ"]
