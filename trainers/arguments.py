@@ -64,8 +64,6 @@ class DataArguments:
     """Share of unusable rows above which the run stops instead of training on the rest."""
     mixture_exponent: float = 1.0
     """Shares of several sources in an epoch: hours ** this, times their weights; 1 is natural, 0 gives all as much."""
-    mixture_exponent: float = 1.0
-    """Shares of several sources in an epoch: hours ** this, times their weights; 1 is natural, 0 gives all as much."""
     batch_duration_s: float | None = None
     """Seconds of audio per device and step, padding included; null uses training.per_device_train_batch_size."""
     batch_phonemes: int | None = None
