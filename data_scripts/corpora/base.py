@@ -208,7 +208,6 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             raise CorpusError(f"{self.tree.where}: no row of {split} has a label known here: {tally.unknown}")
 
     def _parquet_records(self, files: Sequence[str]) -> Iterator[Record]:
-        name_fields = getattr(self.corpus, "name_fields", None)
         for place in files:
             with xopen(place, "rb") as file:
                 try:
@@ -216,30 +215,35 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
                 except pyarrow.ArrowInvalid as error:
                     raise CorpusError(f"{place}: not a readable parquet file (cut off?): {error}") from error
                 features = Features.from_arrow_schema(parquet.schema_arrow)
-                matched = self._columns(list(features), place, name_fields is not None)
+                matched = self._columns(list(features), place)
                 classes = {k: features[v].names for k, v in matched.items() if isinstance(features[v], ClassLabel)}
-                row = 0
-                for batch in parquet.iter_batches(BATCH_ROWS, columns=sorted(set(matched.values()))):
-                    for values in batch.to_pylist():
-                        record = {key: values[theirs] for key, theirs in matched.items()}
-                        for key, names in classes.items():
-                            number = record[key]
-                            record[key] = names[number] if number is not None and number >= 0 else None
-                        stem = PurePosixPath(str(record.get("id") or _path_of(record["audio"]))).stem
-                        said = (name_fields(stem) or {}) if name_fields else {}
-                        default = stem if said or record.get("id") else f"{PurePosixPath(place).stem}/{row:06d}"
-                        yield {
-                            "id": default,
-                            **said,
-                            **{k: v for k, v in record.items() if v is not None and k != "id"},
-                        }
-                        row += 1
+                batches = parquet.iter_batches(BATCH_ROWS, columns=sorted(set(matched.values())))
+                rows = (values for batch in batches for values in batch.to_pylist())
+                for number, values in enumerate(rows):
+                    record = {key: values[theirs] for key, theirs in matched.items()}
+                    for key, names in classes.items():
+                        label = record[key]
+                        record[key] = names[label] if label is not None and label >= 0 else None
+                    yield self._named(record, f"{PurePosixPath(place).stem}/{number:06d}", place, list(features))
 
-    def _columns(self, found: list[str], place: str, named: bool) -> dict[str, str]:
+    def _named(self, record: Record, default_id: str, place: str, found: Sequence[str]) -> Record:
+        """The record of a row of parquet with its id, and with what the name of its file says, which goes first."""
+        stem = PurePosixPath(str(record.get("id") or _path_of(record["audio"]))).stem
+        name_fields = getattr(self.corpus, "name_fields", None)
+        said = (name_fields(stem) or {}) if name_fields else {}
+        if name_fields and not said and "emotion" not in record:
+            raise CorpusError(
+                f"{place}: neither an emotion column nor file names of {self.facts.title} ({stem!r} is none). Columns "
+                f"found: {', '.join(found)}. Name it with columns: {{emotion: THEIRS}}"
+            )
+        return {**record, "id": stem if said or record.get("id") else default_id, **said}
+
+    def _columns(self, found: list[str], place: str) -> dict[str, str]:
         """Schema name → column of a parquet file; the rest of `INFO.columns` may be missing, these may not."""
         asked = self.config.columns or {}
         needed = {"audio", "text" if self.facts.has_text else "", "emotion" if self.facts.has_emotion else ""}
-        needed = {"audio"} if named else needed  # names of files say the rest
+        if hasattr(self.corpus, "name_fields"):
+            needed = {"audio"}  # names of files may say the rest
         stated = {k: v for k, v in self.facts.columns.items() if v in found or k in needed}
         wanted = {**stated, **asked}
         matched = match_columns(found, wanted, f"{self.facts.title} ({place})", need_audio=True, need_text=False)

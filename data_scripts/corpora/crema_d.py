@@ -1,8 +1,9 @@
 """CREMA-D: 91 actors, twelve sentences, six emotions at up to four intensities, 7,442 recordings.
 
 Checked against its repository and code that reads it: the folder AudioWAV, the codes of file names (1001_DFA_ANG_XX:
-actor, sentence, emotion, intensity), the Hub copy (audio, major_emotion). From documentation: the sentences, hours.
-The emotion is the one that was acted; people who only hear it name the same in four of ten recordings.
+actor, sentence, emotion, intensity), the Hub copy (file, transcription, major_emotion). From documentation: the
+sentences, hours. The emotion is the one that was acted, by the file name, in both forms; people who only hear a
+recording name the same in four of ten.
 """
 
 import re

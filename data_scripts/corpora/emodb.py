@@ -1,7 +1,8 @@
 """EMODB: ten German actors, ten everyday sentences, seven emotions, 535 recordings (TU Berlin).
 
 Checked against code that reads it: the codes of file names (03a01Fa: speaker, sentence, emotion, take), the sentences,
-the folder. From documentation: terms; that the Hub copy keeps the file names. The text is German.
+the folder, the Hub copy (audio, emotion). From documentation: terms, the words for emotions in the Hub copy, which are
+used where its recordings have lost their names, and with them speakers and sentences. The text is German.
 """
 
 import re
@@ -29,7 +30,7 @@ INFO = CorpusInfo(
     splits={"train": ("train",)},
     languages=("de",),
     has_emotion=True,
-    columns={"audio": "audio"},
+    columns={"audio": "audio", "emotion": "emotion"},
     labels={
         "emotion": {
             "n": "neutral",
@@ -39,6 +40,13 @@ INFO = CorpusInfo(
             "f": "happy",  # Freude
             "t": "sad",  # Trauer
             "l": LEFT_OUT,  # Langeweile, boredom: the schema has no such emotion
+            "neutral": "neutral",
+            "anger": "angry",
+            "disgust": "disgust",
+            "fear": "fearful",
+            "happiness": "happy",
+            "sadness": "sad",
+            "boredom": LEFT_OUT,
         }
     },
     layout="wav/03a01Fa.wav",

@@ -1,8 +1,9 @@
 """RAVDESS, speech: 24 actors, two sentences, eight emotions, 1,440 recordings (Ryerson University).
 
 Checked against its documentation and code that reads it: the codes of file names (03-01-06-01-02-01-12: audio, speech,
-fearful, normal intensity, second sentence, first take, actor 12), the folders. From documentation: the Hub copy. Songs
-(second code 02) and videos are passed over. For validation and test, split by actor.
+fearful, normal intensity, second sentence, first take, actor 12), the folders, the Hub copy (file, transcription,
+emotion). From documentation: licence. Songs (second code 02) and videos are passed over. For validation and test,
+split by actor.
 """
 
 import re
@@ -33,7 +34,7 @@ INFO = CorpusInfo(
     splits={"train": ("train",)},
     languages=("en",),
     has_emotion=True,
-    columns={"audio": "audio", "text": "transcription", "emotion": "major_emotion", "id": "file"},
+    columns={"audio": "audio", "text": "transcription", "emotion": "emotion", "id": "file"},
     labels={
         "emotion": {
             "neutral": "neutral",

@@ -15,7 +15,7 @@ from data_scripts.readers import read_records
 from data_scripts.schema import DIALECTS, EMOTIONS, FEATURES
 from data_scripts.sources import SourceArguments, SourceError, load_source
 
-from .trees import HUB, TREES, sound
+from .trees import HUB, TREES, sound, write_hub_form
 
 TEXTS = {
     ("vivos", "train"): ["khách sạn", "nan", "không có tiếng"],
@@ -165,6 +165,8 @@ def test_what_names_and_tables_say(tree, hub_form):
     vimd = load_corpus("vimd", "validation", str(hub_form("vimd")))
     assert [(r["id"], r["dialect"]) for r in vimd] == [("vimd/valid_01", "north"), ("vimd/valid_02", "south")]
     hub = load_corpus("ravdess", data_dir=str(hub_form("ravdess")))
+    # Names go before columns: CREMA-D's column may be what listeners heard.
+    assert load_corpus("crema_d", data_dir=str(hub_form("crema_d")))["emotion"] == ["angry", "fearful"]
     assert rows_of(hub)[1]["id"] == "ravdess/03-01-06-02-02-01-12" and rows_of(hub)[1]["emotion"] == "fearful"
 
 
@@ -181,6 +183,17 @@ def test_labels_without_a_place_are_counted(tree, hub_form, caplog):
 def test_labels_that_are_all_unknown(hub_form):
     with pytest.raises(CorpusError, match="no row of train has a label known here: emotion 'wütend'"):
         load_corpus("visec", data_dir=str(hub_form("visec", emotion=["wütend", "bored"])))
+
+
+def test_recordings_that_lost_their_names(hub_form, tmp_path):
+    recordings = [{"bytes": sound(i), "path": None} for i in range(2)]
+    rows = load_corpus("emodb", data_dir=str(hub_form("emodb", audio=recordings)))
+    assert rows["emotion"] == ["happy", "angry"] and rows["speaker"] == [None, None]
+    bare = write_hub_form("emodb", tmp_path / "bare", audio=recordings, emotion=None)
+    with pytest.raises(
+        CorpusError, match=r"neither an emotion column nor file names of EMODB.*Columns found: age, audio"
+    ):
+        load_corpus("emodb", data_dir=str(bare))
 
 
 def test_class_numbers_become_names(hub_form):

@@ -180,8 +180,14 @@ HUB: dict[str, dict[str, dict[str, list[Any]]]] = {
         }
     },
     "emodb": {"train": {"age": [31, 34], "emotion": ["happiness", "anger"]}},
-    "ravdess": {"train": {"file": ["03-01-01-01-01-01-01.wav", "03-01-06-02-02-01-12.wav"]}},
-    "crema_d": {"train": {"file": ["1001_DFA_ANG_XX.wav", "1091_IEO_FEA_HI.wav"], "major_emotion": ["anger", "fear"]}},
+    "ravdess": {
+        "train": {
+            "file": ["03-01-01-01-01-01-01.wav", "03-01-06-02-02-01-12.wav"],
+            "transcription": ["Kids are talking by the door", "Dogs are sitting by the door"],
+            "emotion": ["neutral", "fearful"],
+        }
+    },
+    "crema_d": {"train": {"file": ["1001_DFA_ANG_XX.wav", "1091_IEO_FEA_HI.wav"], "major_emotion": ["sad", "fear"]}},
 }
 HUB_STEMS = {"emodb": ["03a01Fa", "08b09Wb"]}
 
