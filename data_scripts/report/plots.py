@@ -7,7 +7,7 @@ the same data give the same bytes.
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ _VARIABLES = {
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES)},
 }
 DASHES = ("-", "--", "-.", ":")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "amvi",
     "text.parse_math": False,  # a speaker named "$x_" is no formula
@@ -73,7 +73,7 @@ def new_figure(width_in: float = 6.0, height_in: float = 2.6) -> "tuple[Figure, 
 
 def histogram(
     edges: Sequence[float],
-    counts_by_name: "dict[str, Sequence[float]]",
+    counts_by_name: Mapping[str, Sequence[float]],
     x_label: str,
     y_label: str = "share of rows",
 ) -> "Figure":
@@ -100,18 +100,17 @@ def histogram(
 
 def bars(
     names: Sequence[str],
-    values_by_series: "dict[str, Sequence[float]]",
+    values_by_series: Mapping[str, Sequence[float]],
     label: str,
     *,
     horizontal: bool = False,
     format: str = "{:.1f}",
     width_in: float = 6.0,
-    size: float = 9.0,
 ) -> "Figure":
     """Bars side by side, one group for each of `names`, one colour a series.
 
     Args:
-        format: of the values that a lone series shows; "" for none. size: of the names, in points.
+        format: of the values that a lone series shows; "" for none.
     """
     import matplotlib
 
@@ -127,14 +126,14 @@ def bars(
                 axes.bar_label(drawn, [format.format(value) for value in values], padding=2, fontsize=7.5, color=MUTED)
         shown = [_short(printable(name)) for name in names]
         if horizontal:
-            axes.set_yticks(range(len(names)), shown, size=size)
+            axes.set_yticks(range(len(names)), shown)
             axes.invert_yaxis()
             axes.set_xlabel(label)
             axes.grid(visible=False, axis="y")
             axes.grid(visible=True, axis="x")
             axes.margins(x=0.08)
         else:
-            axes.set_xticks(range(len(names)), shown, size=size)
+            axes.set_xticks(range(len(names)), shown)
             axes.set_ylabel(label)
             axes.margins(y=0.12)
         if len(values_by_series) > 1:

@@ -7,13 +7,14 @@ write_page(splits, "statistics.html")       # plots and tables; statistics.json 
 """
 
 from data_scripts.stats.advice import advice
-from data_scripts.stats.collect import Group, Stats, corpus_stats
+from data_scripts.stats.collect import Group, SplitStats, Stats, corpus_stats
 from data_scripts.stats.folder import drop_reports, stats_of_folder, stats_of_source
 from data_scripts.stats.page import write_page
 from data_scripts.stats.tables import tables
 
 __all__ = [
     "Group",
+    "SplitStats",
     "Stats",
     "advice",
     "corpus_stats",

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from data_scripts.stats.collect import GROUPINGS, Stats
-from data_scripts.text.phonemes import ENGLISH_SYMBOLS, SEPARATOR, phoneme_symbols
+from data_scripts.text.phonemes import ENGLISH_SYMBOLS, SEPARATOR, TONE_SYMBOLS, phoneme_symbols
 
 TONES = ("ngang", "huyền", "ngã", "hỏi", "sắc", "nặng")
+# Sounds that Vietnamese needs, tones included.
 VIETNAMESE_SYMBOLS = tuple(s for s in phoneme_symbols("full") if s not in (*ENGLISH_SYMBOLS, SEPARATOR))
 MIN_TONE_SHARE = 0.01  # ngã, the rarest, has 4.7 % of running text
 MAX_LEVEL_SHARE = 0.6  # ngang has 26 %; more means that tone marks were lost
@@ -22,7 +23,11 @@ def advice(stats: Stats | Mapping[str, Stats]) -> list[str]:
     """Warnings about one collection of rows, or about several splits and what they share; [] if nothing is odd."""
     if isinstance(stats, Stats):
         return [*_rows(stats), *_sounds(stats), *_words(stats), *_classes(stats)]
-    lines = [f"{name}: {line}" if len(stats) > 1 else line for name, each in stats.items() for line in advice(each)]
+    where: dict[str, list[str]] = {}  # the same line of several splits is said once
+    for name, each in stats.items():
+        for line in advice(each):
+            where.setdefault(line, []).append(name)
+    lines = [f"{', '.join(names)}: {line}" if len(stats) > 1 else line for line, names in where.items()]
     for (name, first), (other, second) in combinations(stats.items(), 2):
         lines += _overlap(name, first, other, second)
     return lines
@@ -40,10 +45,12 @@ def _rows(stats: Stats) -> list[str]:
         lines.append(f"{_rows_of(long)} of {LONG_S:g} s or more: Whisper encoders hear 30 s, others need the memory")
     if not stats.speakers.number and stats.duration_s.count:
         lines.append("no row names its speaker: nobody can tell whether splits share speakers")
+    elif 0 < stats.speakers.number < MIN_SPEAKERS:
+        lines.append(f"only {_count(stats.speakers.number, 'speaker')}")
     elif stats.hours and len(stats.speaker_ms.counts) > 1:
         name, most = stats.speaker_ms.top(1)[0]
         share = most / stats.speaker_ms.total if stats.speaker_ms.total else 0
-        if share > MAX_SPEAKER_SHARE:
+        if share > max(MAX_SPEAKER_SHARE, 2 / stats.speakers.number):
             lines.append(f"speaker {name} has {share:.0%} of the hours: one voice decides much of the outcome")
     if (share := stats.texts.repeated_share) > MAX_REPEATED:
         lines.append(
@@ -66,14 +73,17 @@ def _sounds(stats: Stats) -> list[str]:
         return (
             [f"only {total:,} Vietnamese syllables: too few to judge tones and sounds by"] if stats.num_words else []
         )
+    if total < stats.num_words / 2:
+        return [f"{1 - total / stats.num_words:.0%} of the words are no Vietnamese syllables: tones are not judged"]
     lines = []
     if tones[0] / total > MAX_LEVEL_SHARE:
         lines.append(f"{tones[0] / total:.0%} of the syllables bear no tone mark: were the diacritics lost?")
     for name, count in zip(TONES, tones, strict=True):
         if count / total < MIN_TONE_SHARE:
             lines.append(f"tone {name} has {count / total:.1%} of the syllables: it will hardly be learnt")
-    never = [symbol for symbol in VIETNAMESE_SYMBOLS if not stats.phonemes[symbol]]
-    rare = [symbol for symbol in VIETNAMESE_SYMBOLS if 0 < stats.phonemes[symbol] < RARE_SYMBOL]
+    sounds = [symbol for symbol in VIETNAMESE_SYMBOLS if symbol not in TONE_SYMBOLS]
+    never = [symbol for symbol in sounds if not stats.phonemes[symbol]]
+    rare = [symbol for symbol in sounds if 0 < stats.phonemes[symbol] < RARE_SYMBOL]
     if never:
         lines.append(f"sounds that never occur: {' '.join(never)}")
     if rare:
@@ -109,21 +119,16 @@ def _classes(stats: Stats) -> list[str]:
             continue
         if rows < stats.num_rows:
             lines.append(f"{_rows_of(stats.num_rows - rows)} without {grouping}")
-        for name, group in groups.items():
-            if 0 < group.speakers.number < MIN_SPEAKERS:
-                lines.append(f"{grouping} {name} has {_count(group.speakers.number, 'speaker')}")
-        most, least = max(groups.values(), key=_size), min(groups.values(), key=_size)
-        if most.rows > MAX_CLASS_RATIO * least.rows:
-            names = {id(group): name for name, group in groups.items()}
-            lines.append(
-                f"{grouping} {names[id(most)]} has {most.rows / least.rows:.0f} times the rows of "
-                f"{names[id(least)]}: weigh the classes"
-            )
+        if stats.speakers.number >= MIN_SPEAKERS:
+            for name, group in sorted(groups.items()):
+                if 0 < group.speakers.number < MIN_SPEAKERS:
+                    lines.append(f"{grouping} {name} has {_count(group.speakers.number, 'speaker')}")
+        ordered = sorted(groups, key=lambda name: (groups[name].rows, name))
+        least, most = ordered[0], ordered[-1]
+        if groups[most].rows > MAX_CLASS_RATIO * groups[least].rows:
+            times = groups[most].rows / groups[least].rows
+            lines.append(f"{grouping} {most} has {times:.0f} times the rows of {least}: weigh the classes")
     return lines
-
-
-def _size(group: object) -> int:
-    return group.rows  # type: ignore[attr-defined]
 
 
 def _overlap(name: str, first: Stats, other: str, second: Stats) -> list[str]:

@@ -182,6 +182,16 @@ class Stats:
         return stats
 
 
+class SplitStats(dict[str, Stats]):
+    """Split → its statistics."""
+
+    def tables(self) -> "list[Table]":
+        """The splits side by side, for `rich.console.Console().print`."""
+        from data_scripts.stats.tables import tables
+
+        return tables(self)
+
+
 def corpus_stats(rows: Iterable[Mapping[str, Any]]) -> Stats:
     """Count rows of the schema; `audio` is not looked at, and every column may be missing."""
     stats, words = Stats(), _Words()

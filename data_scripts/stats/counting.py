@@ -18,8 +18,8 @@ class Histogram:
     Args:
         width: of a bin, in the unit of the values. largest: what is above is counted in the last bin.
 
-    A quantile is off by at most one bin, and exact for whole numbers in bins of 1; sum, minimum and maximum are those of
-    the values themselves, to a thousandth.
+    A quantile is off by at most one bin, and exact for whole numbers in bins of 1; sum, minimum and maximum are
+    those of the values themselves, to a thousandth.
     """
 
     def __init__(self, width: float, largest: float) -> None:

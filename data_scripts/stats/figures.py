@@ -6,7 +6,7 @@ from typing import Any
 from data_scripts.report.cells import Number
 from data_scripts.stats.advice import TONES, VIETNAMESE_SYMBOLS
 from data_scripts.stats.collect import GROUPINGS, Group, Stats
-from data_scripts.text.phonemes import ENGLISH_SYMBOLS
+from data_scripts.text.phonemes import CODA_SYMBOLS, ENGLISH_SYMBOLS, ONSET_SYMBOLS
 
 Splits = Mapping[str, Stats]
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
@@ -65,14 +65,27 @@ def phoneme_counts(stats: Stats) -> dict[str, int]:
     return dict(sorted(((s, stats.phonemes[s]) for s in symbols), key=lambda item: (-item[1], item[0])))
 
 
-def quantiles(stats: Stats) -> dict[str, list[float]]:
+def sound_classes() -> dict[str, list[str]]:
+    """Onsets, nuclei with the medial w, and codas of Vietnamese, in the order of the inventory."""
+    codas = [symbol for symbol in VIETNAMESE_SYMBOLS if symbol in {*CODA_SYMBOLS.values(), "kpz", "ŋmz"}]
+    onsets = list(ONSET_SYMBOLS.values())
+    others = {*codas, *onsets}
+    nuclei = [symbol for symbol in VIETNAMESE_SYMBOLS if symbol not in others and not symbol.startswith("-")]
+    return {"onsets": onsets, "nuclei and medial w": nuclei, "codas": codas}
+
+
+def quantiles(stats: Stats) -> dict[str, list[Number]]:
     """What was measured → its `QUANTILES`."""
     measured = {
-        "duration (s)": stats.duration_s,
-        "syllables a second": stats.syllables_per_s,
-        "words a row": stats.words_per_row,
+        "duration (s)": (stats.duration_s, ",.2f"),
+        "syllables a second": (stats.syllables_per_s, ",.2f"),
+        "words a row": (stats.words_per_row, ",.0f"),
     }
-    return {name: [each.quantile(q) for q in QUANTILES] for name, each in measured.items() if each.count}
+    return {
+        name: [Number(each.quantile(q), format) for q in QUANTILES]
+        for name, (each, format) in measured.items()
+        if each.count
+    }
 
 
 def groups_of(splits: Splits, grouping: str) -> list[tuple[str, Group, list[Group | None]]]:
@@ -103,7 +116,7 @@ def _summary(stats: Stats) -> dict[str, Any]:
         "num_different_syllables": len(stats.syllables),
         "words_by_kind": dict(sorted(stats.kinds.items())),
         "quantiles": {
-            name: {f"{q:g}": round(value, 3) for q, value in zip(QUANTILES, values, strict=True)}
+            name: {f"{q:g}": round(value.value or 0.0, 3) for q, value in zip(QUANTILES, values, strict=True)}
             for name, values in quantiles(stats).items()
         },
         "tones": dict(zip(TONES, stats.tones, strict=True)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_scripts.drop_report import DropReport
 from data_scripts.readers import SourceError
-from data_scripts.stats.collect import Stats, corpus_stats
+from data_scripts.stats.collect import SplitStats, Stats, corpus_stats
 
 if TYPE_CHECKING:
     from data_scripts.engines import Engine
@@ -26,7 +26,7 @@ def stats_of_folder(
     folders: str | Path | Sequence[str | Path],
     splits: Sequence[str] | None = None,
     engine: "Engine | None" = None,
-) -> dict[str, Stats]:
+) -> SplitStats:
     """Statistics of each split of prepared folders; audio is never read.
 
     Args:
@@ -50,7 +50,7 @@ def stats_of_folder(
             f"{', '.join(map(str, folders))}: no shards of split {', '.join(missing)}; there are {', '.join(found)}"
         )
     wanted = [(split, file) for split, file in shards if not splits or split in splits]
-    total = {split: Stats() for split in found if not splits or split in splits}
+    total = SplitStats({split: Stats() for split in found if not splits or split in splits})
     with LocalEngine() if engine is None else nullcontext(engine) as used:
         parts = used.map(stats_of_shard, [str(file) for _, file in wanted])
         for (split, _), part in zip(wanted, parts, strict=True):

@@ -97,7 +97,7 @@ def _lengths(page: Page, splits: Splits) -> None:
             continue
         # The last bin takes in the longest one in two hundred, so that one odd file does not squeeze all others.
         longest = max(max(each.quantile(0.995) for each in measured.values()), next(iter(measured.values())).width)
-        edges = next(iter(measured.values())).edges(longest)
+        edges = next(iter(measured.values())).edges(longest + next(iter(measured.values())).width)
         spread = "; ".join(
             f"{split}: half of the rows from {each.quantile(0.25):.2f} to {each.quantile(0.75):.2f}"
             for split, each in measured.items()
@@ -111,7 +111,7 @@ def _lengths(page: Page, splits: Splits) -> None:
     page.table(
         ["split", "", "least", *(f"{100 * q:g} %" for q in QUANTILES[1:-1]), "most"],
         (
-            [split, name, *(Number(value) for value in values)]
+            [split, name, *values]
             for split, stats in splits.items()
             for name, values in figures.quantiles(stats).items()
         ),
@@ -131,20 +131,25 @@ def _sounds(page: Page, splits: Splits, total: Stats) -> None:
     told = ", ".join(f"{tone} {share or 0:.1%}" for tone, share in figures.tone_shares(total).items())
     page.plot(bars(TONES, shares, "% of syllables"), f"Share of each tone: {told}", "Tones of Vietnamese syllables")
     counts = figures.phoneme_counts(total)
-    in_all = max(1, sum(counts.values()))
-    names = list(counts)
-    for part in (names[: len(names) // 2], names[len(names) // 2 :]):
+    for name, symbols in figures.sound_classes().items():
+        in_class = max(1, sum(counts[symbol] for symbol in symbols))
+        part = [symbol for symbol in counts if symbol in symbols]  # the most frequent first
         told = ", ".join(f"{symbol} {counts[symbol]:,}" for symbol in part)
-        figure = bars(part, {"all": [100 * counts[s] / in_all for s in part]}, "% of sounds", format="", size=7.5)
-        page.plot(figure, f"Share of sounds, occurrences: {told}", "Sounds of register full, most frequent first")
+        figure = bars(part, {"all": [100 * counts[symbol] / in_class for symbol in part]}, f"% of {name}", format="")
+        page.plot(
+            figure,
+            f"Share of {name}, with occurrences: {told}",
+            f"{name.capitalize()}, in the symbols of register full",
+        )
     rare = [
-        (s, counts[s], "English" if s in ENGLISH_SYMBOLS else "Vietnamese") for s in names if counts[s] < RARE_SYMBOL
+        (s, counts[s], "English" if s in ENGLISH_SYMBOLS else "Vietnamese") for s in counts if counts[s] < RARE_SYMBOL
     ]
     if rare:
         page.table(
             ["sound", "occurrences", "needed for"],
             [[f"/{symbol}/", count, language] for symbol, count, language in reversed(rare)],
-            caption=f"Sounds that occur under {RARE_SYMBOL} times",
+            caption=f"{len(rare)} sounds that occur under {RARE_SYMBOL} times",
+            folded=len(rare) > 12,
         )
 
 

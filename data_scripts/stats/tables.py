@@ -69,7 +69,7 @@ def _quantiles(splits: Splits) -> "Table":
         "Spread",
         header,
         (
-            [split, name, *(Number(value) for value in values)]
+            [split, name, *values]
             for split, stats in splits.items()
             for name, values in figures.quantiles(stats).items()
         ),
