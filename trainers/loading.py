@@ -48,6 +48,7 @@ class BudgetBatches(_Base):
     # The base class types these as optional or as its own data set classes.
     train_dataset: Any
     eval_dataset: Any
+    data_collator: Any
     _train_batch_size: int
 
     def __init__(

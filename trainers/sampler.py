@@ -65,7 +65,7 @@ class BudgetBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        lengths: Sequence[float],
+        lengths: Sequence[float] | np.ndarray,
         budget: float,
         *,
         max_batch_size: int | None = None,

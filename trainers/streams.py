@@ -45,7 +45,7 @@ class PlacedBatches:
     def __init__(self, collate: Callable[[Sequence[Row]], dict[str, Any]]):
         self.collate = collate
 
-    def __call__(self, rows: PlacedRows) -> dict[str, Any]:
+    def __call__(self, rows: Any) -> dict[str, Any]:
         return {**self.collate(rows), PLACE: json.dumps(rows.place)}
 
 
