@@ -12,8 +12,14 @@ _PHONE = re.compile(
     r"|\(?0\d{1,3}\)?[\s.-]?\d{2,4}(?:[\s.-]?\d{2,4}){1,3}(?![\d,]|[.]\d|/)"
     r"|1[89]00[\s.-]?\d{2,4}(?:[\s.-]?\d{2,4}){0,2}(?![\d,]|[.]\d|/)"
 )
-_ANY_PHONE = re.compile(r"\d{2,5}(?:[\s.-]?\d{2,4}){0,4}(?![\d,]|[.]\d|/|\s?(?:đ|tr|k|giờ|người)\b)")
-_PHONE_WORDS = words_of("hotline gọi máy điện đt sđt tel phone zalo fax nóng đài thoại")
+_ANY_PHONE = re.compile(
+    r"\d{2,5}(?:[\s.-]?\d{2,4}){0,4}"
+    r"(?![\d,]|[.]\d|/|\s?(?:đ|tr|k|%|giờ|người|khách|chiếc|lần|nghìn|ngàn|triệu|tỷ|tỉ|đồng)(?!\w))"
+)
+_PHONE_WORDS = words_of("hotline sđt đt tel phone zalo fax gọi")
+_PHONE_PHRASES = words_of("dây_nóng tổng_đài số_máy điện_thoại gọi_số gọi_đến gọi_tới")
+_NUMBER_OF = re.compile(r"(?:hotline|điện thoại|đt|sđt|dây nóng|tổng đài)(?: số| là|:)+\s$")
+_EMERGENCY = re.compile(r"11\d$")
 _NOT_DIGIT = re.compile(r"\D")
 
 _DOCUMENT = re.compile(
@@ -71,9 +77,10 @@ def phone(place: Place) -> Reading | None:
         if known:
             plus = "cộng " if "+" in match.group() else ""
             return say(match.end(), plus + place.numerals.digits(digits))
-    if place.last in _PHONE_WORDS or (place.last in ("số", "là") and _PHONE_WORDS.intersection(place.before[-4:-1])):
+    asked = place.last in _PHONE_WORDS or "_".join(place.before[-2:]) in _PHONE_PHRASES
+    if asked or _NUMBER_OF.search(place.left(24)):
         match = place.match(_ANY_PHONE)
-        if match is not None:
+        if match is not None and (_EMERGENCY.match(match.group()) or len(match.group()) > 4):
             return say(match.end(), place.numerals.digits(match.group()))
     return None
 

@@ -70,6 +70,14 @@ def abbreviation(place: Place) -> Reading | None:
     return say(match.end(), reading)
 
 
+def in_capitals(text: str) -> bool:
+    """Whether a text is all in capitals, Vietnamese words and all."""
+    if not text.isupper():
+        return False
+    words = [word for word in _TOKEN.findall(text) if len(word) > 1]
+    return sum(map(is_syllable, words)) > 1
+
+
 def acronym(written: str) -> tuple[Piece, ...] | None:
     """How a listed acronym is read."""
     return _acronyms().get(written)
@@ -81,6 +89,8 @@ def capitals(place: Place) -> Reading | None:
     if match is None:
         return None
     written, end = match.group(), match.end()
+    if place.in_capitals and is_syllable(written):
+        return None
     known = acronym(written)
     if known is not None:
         return Reading(end, known)

@@ -35,7 +35,8 @@ _ANYTHING = re.compile(
 )
 _WORD_START = r"(?<![^\W_])"
 _CANDIDATE = re.compile(
-    rf"(?P<digit>\d)|(?P<sign>[{_SIGNS}]|[{signs.DASHES}](?=\s?[\d$€£+(IVX])|(?<=\d)\s?[x*](?=\s?\d)|/(?=\s?\w))"
+    rf"(?P<digit>\d)|(?P<sign>[{_SIGNS}]|[{signs.DASHES}](?=\s?[\d$€£+(IVX])|(?<=\d)\s?[x*](?=\s?\d)|/(?=\s?\w)"
+    rf"|\((?=(?:0\d{{1,3}}|\+84)\)[\s.-]?\d))"
     rf"|{_WORD_START}(?P<word>[{UPPER}][{UPPER}]|[^\W\d_]{{1,14}}-?\d|[^\W\d_]*[^\W\d_{UPPER}][A-ZĐ]"
     rf"|[IVXCF](?![^\W_])|[^\W\d_]{{1,5}}\.|vd:|[Tt]p |(?:{_UNIT_WORDS})(?![^\W_])|[{UPPER}]&)"
 )
@@ -98,14 +99,15 @@ def spoken_form(text: str, spans: Iterable[AnySpan] = (), dialect: str = "north"
         if not unicodedata.is_normalized("NFC", text):
             segments = [(unicodedata.normalize("NFC", part), lang) for part, lang in segments]
         whole = "".join([part for part, _ in segments])
+        capitals = names.in_capitals(whole)
         edits: list[list[_Edit]] = []
         start = 0
         for part, lang in segments:
-            edits.append(_scan(whole, start, start + len(part), lang, numbers))
+            edits.append(_scan(whole, start, start + len(part), lang, numbers, capitals))
             start += len(part)
         if not any(edits):
             break
-        text, labels = _apply(whole, segments, edits)
+        text, labels = _apply(whole, segments, edits, lower=capitals)
     return text, labels
 
 
@@ -119,7 +121,7 @@ def _segments(text: str, labels: Sequence[Span]) -> list[_Segment]:
     return [*segments, (text[last:], None)]
 
 
-def _scan(text: str, start: int, end: int, lang: str | None, numbers: Numerals) -> list[_Edit]:
+def _scan(text: str, start: int, end: int, lang: str | None, numbers: Numerals, capitals: bool) -> list[_Edit]:
     """What to say instead of pieces of `text[start:end]`, from left to right."""
     edits: list[_Edit] = []
     candidate, rules = (_ENGLISH_CANDIDATE, _ENGLISH_RULES) if lang == "en" else (_CANDIDATE, _RULES)
@@ -128,7 +130,7 @@ def _scan(text: str, start: int, end: int, lang: str | None, numbers: Numerals) 
     at = start
     while (match := candidate.search(text, at, end)) is not None:
         at, kind = match.start(), match.lastgroup
-        place = Place(text, at, end, numbers)
+        place = Place(text, at, end, numbers, capitals)
         reading = None
         if kind == "address":
             reading = codes.address(place)
@@ -142,9 +144,11 @@ def _scan(text: str, start: int, end: int, lang: str | None, numbers: Numerals) 
     return edits
 
 
-def _apply(text: str, segments: Sequence[_Segment], edits: Sequence[Sequence[_Edit]]) -> tuple[str, list[Span]]:
+def _apply(
+    text: str, segments: Sequence[_Segment], edits: Sequence[Sequence[_Edit]], lower: bool
+) -> tuple[str, list[Span]]:
     """The text with every edit made, and the spans of its segments and of the languages that edits bring in."""
-    out = _Output(lower=text.isupper())
+    out = _Output(lower)
     start = 0
     for number, ((part, lang), changes) in enumerate(zip(segments, edits, strict=True)):
         label = None if lang is None else (lang, number)

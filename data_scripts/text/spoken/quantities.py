@@ -27,6 +27,7 @@ _POWER = re.compile(r"\^\s?([-−–]?)(\d+)|([⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹
 _SCORE = re.compile(r"(\d{1,3})\s?[-–—:]\s?(\d{1,3})(?![\d%/]|[.,:-]\d)")
 _SLASHED = re.compile(r"(\d{1,6})\s?/\s?(\d{1,6})(?![\d/]|[.,]\d)")
 _MONTH_FOLLOWS = re.compile(r"\s?tháng(?!\w)")
+_EQUALS = re.compile(r"\s?=")
 _ORDINAL = {"1": "nhất", "4": "tư"}
 _ENGLISH_ORDINAL = re.compile(r"(\d{1,3})(st|nd|rd|th)(?!\w)")
 _SCORE_WORDS = words_of(
@@ -180,7 +181,7 @@ def version(place: Place) -> Reading | None:
 def score(place: Place) -> Reading | None:
     """tỉ số 2-1, thắng 3-0: the two numbers alone. A higher number before a lower one is no range either."""
     match = place.match(_SCORE)
-    if match is None:
+    if match is None or place.match(_EQUALS, match.end()):
         return None
     first, second = match[1], match[2]
     expected = place.last in _SCORE_WORDS or (

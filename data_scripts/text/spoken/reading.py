@@ -34,12 +34,14 @@ class Place:
     """A position in a text where something may have to be read out.
 
     text, start, end: the rules may consume `text[start:end]`; what is before `start` is context.
+    numerals: number words of the dialect. in_capitals: the whole text is in capitals.
     """
 
-    __slots__ = ("_before", "end", "numerals", "start", "text")
+    __slots__ = ("_before", "end", "in_capitals", "numerals", "start", "text")
 
-    def __init__(self, text: str, start: int, end: int, numerals: Numerals) -> None:
-        self.text, self.start, self.end, self.numerals = text, start, end, numerals
+    def __init__(self, text: str, start: int, end: int, numerals: Numerals, in_capitals: bool = False) -> None:
+        self.text, self.start, self.end = text, start, end
+        self.numerals, self.in_capitals = numerals, in_capitals
         self._before: list[str] | None = None
 
     @property

@@ -104,7 +104,7 @@ def day_and_month(place: Place) -> Reading | None:
     if not expected:
         if mark != "/" or place.previous in ("/", "^") or place.last == "số":
             return None
-        if (day, month) in _COMMON_FRACTION:
+        if (day, month) in _COMMON_FRACTION or (day, month) == (24, 7):
             return None
     return say(match.end(), _date(place.numerals, day, month))
 
