@@ -29,7 +29,7 @@ from models.tspc import (
 from models.tspc.loading_tspc import whole_tensors
 from trainers.arguments import Config
 from trainers.checks import ConfigError
-from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, SpeechInputs, TextLabels, TSPCCollator
+from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, SpeechInputs, TextLabels, TSPCCollator, row_key
 from trainers.encoders import encoder_from_sizes, feature_extractor_of
 from trainers.metrics import codeswitch_error_rates, error_rates, phoneme_error_rate
 from trainers.tokenizers import check_text_tokenizer, train_text_tokenizer
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 IGNORED = -100
 PHONEME_FOLDER = "phoneme_tokenizer"
+# Enough to see what augmentation does.
+COUNTED_ROWS = 1000
 
 
 @dataclass
@@ -256,6 +258,21 @@ def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any
     if config.stage == "joint":
         return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer))
     return S2PCollator(inputs, PhonemeLabels(G2P(config.model.register), stage.processor.tokenizer))
+
+
+def log_augmentation(collator: Any, rows: Any) -> None:
+    """How many of the first training rows get which change, so that a setting without effect is seen."""
+    augmenter = getattr(getattr(collator, "inputs", None), "augmentation", None)
+    if augmenter is None or not hasattr(rows, "__len__"):
+        return
+    names, emotions = rows["id"][:COUNTED_ROWS], rows["emotion"][:COUNTED_ROWS]
+    keys = [row_key(collator.inputs.seed, {"id": name, "epoch": 0}) for name in names]
+    counts = augmenter.count(zip(keys, emotions, strict=True))
+    logger.info("augmentation of the first %d rows: %s", len(keys), dict(counts))
+    if augmenter.settings.emotion_strength > 0 and not any(emotions):
+        logger.warning(
+            "data.augmentation.emotion_strength is set, but none of the first %d rows has an emotion", len(keys)
+        )
 
 
 def attach_cache(config: Config, stage: Stage, rows: Any, collator: Any) -> Any:

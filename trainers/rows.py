@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_scripts.mixtures import Passes, mix, temperature_weights
-from data_scripts.sampling import ratio_sample
+from data_scripts.sampling import ratio_counts, ratio_sample
 from data_scripts.sources import SourceArguments, SourceError, load_source
 from trainers.arguments import Config
 from trainers.checks import ConfigError
@@ -109,10 +109,18 @@ def _select(config: Config, rows: Any, passes: Passes | None) -> Select | None:
     if not short_medium.ratio:
         return passes
     lengths, seed = np.array(rows["duration_s"]), config.training.seed
+    boundary, longest = short_medium.boundary_s, short_medium.longest_s
+    try:
+        num_short, num_medium = ratio_counts(lengths, boundary, short_medium.ratio, longest)
+    except ValueError as error:
+        raise ConfigError("data.short_medium", str(error)) from error
+    if rank() == 0:
+        left_out = int((lengths >= (longest or np.inf)).sum())
+        words = "short_medium: %d short and %d medium of %d rows at most in an epoch; %d too long for either"
+        logger.info(words, num_short, num_medium, len(lengths), left_out)
 
     def select(epoch: int) -> np.ndarray:
         taken = np.arange(len(lengths)) if passes is None else passes(epoch)
-        boundary, longest = short_medium.boundary_s, short_medium.longest_s
         return taken[ratio_sample(lengths[taken], boundary, short_medium.ratio, epoch, seed, longest)]
 
     return select

@@ -28,6 +28,7 @@ from trainers.assembly import (
     build_collator,
     build_metrics,
     build_processor_and_model,
+    log_augmentation,
     main_metric,
 )
 from trainers.callbacks import MetricsLogCallback
@@ -80,6 +81,7 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     texts = training_texts(rows.train) if config.stage == "p2t" else []
     stage = build_processor_and_model(config, texts)
     collator = build_collator(config, stage)
+    log_augmentation(collator, rows.train)
     if config.stage == "p2t":
         rows.train, rows.validation = counted(rows.train, collator), counted(rows.validation, collator)
     metrics = build_metrics(config, stage, rows.validation) if rows.validation is not None else None

@@ -14,9 +14,9 @@ from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from data_scripts.augment import Augmenter
 from trainers.arguments import AugmentationArguments
-from trainers.assembly import build_collator
+from trainers.assembly import build_collator, log_augmentation
 from trainers.checks import ConfigError
-from trainers.collators import RowError, SpeechInputs
+from trainers.collators import RowError, SpeechInputs, row_key
 from trainers.config import read_config
 from trainers.datasets_map import EpochRows
 
@@ -189,3 +189,17 @@ def test_configs_that_cannot_be(argv, key, words):
     with pytest.raises(ConfigError, match=words) as error:
         read_config([*S2P, *argv])
     assert error.value.key == key
+
+
+def test_what_augmentation_does_is_logged(settings, rows, caplog):
+    collator = SimpleNamespace(inputs=SpeechInputs(feature_extractor(), seed=5, augmentation=Augmenter(settings)))
+    with caplog.at_level("INFO"):
+        log_augmentation(collator, rows)
+    counts = collator.inputs.augmentation.count(
+        [(row_key(5, {"id": row["id"], "epoch": 0}), row["emotion"]) for row in rows]
+    )
+    assert f"first {NUM_ROWS} rows: {dict(counts)}" in caplog.text and 0 < counts["speed"] <= NUM_ROWS
+    assert "has an emotion" not in caplog.text
+    log_augmentation(collator, rows.remove_columns("emotion").add_column("emotion", [None] * NUM_ROWS))
+    assert "none of the first 12 rows has an emotion" in caplog.text
+    log_augmentation(SimpleNamespace(), rows)
