@@ -121,8 +121,8 @@ def test_death_of_a_rank(arguments, tmp_path, undisturbed, faults):
         "DIE_AT_STEP": "8",
     }
     worker = str(Path(__file__).with_name("elastic_worker.py"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max-restarts", "2"]
-    command += ["--master_port", "0", worker, *arguments(tmp_path / "run", "--training.resume", "false")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["--max-restarts", "2", worker, *arguments(tmp_path / "run", "--training.resume", "false")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     survived = done.returncode == 0 and (tmp_path / "run" / "model").is_dir()
     faults.check(5, "death of a rank under torchrun: recovers by itself", survived, done.stderr[-3000:])
