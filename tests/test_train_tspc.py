@@ -248,12 +248,10 @@ def test_publishing_needs_a_token_before_training(workspace, capsys, monkeypatch
     assert "publish.push: needs a token" in refused(capsys, *argv)
 
 
-def test_a_model_that_cannot_be_published_is_still_finished(workspace, monkeypatch):
+def test_a_hub_out_of_reach_is_found_out_before_training(workspace, capsys, monkeypatch):
     # The Hub is switched off in tests.
     monkeypatch.setattr("trainers.training.get_token", lambda: "hf_test")
     monkeypatch.setenv("HF_TOKEN", "hf_test")
     argv = arguments(workspace, "p2t", "--publish.push", "true", "--publish.repo_id", "a/b", name="offline")
-    with pytest.raises(SystemExit) as caught:
-        run(*argv)
-    assert caught.value.code == 3
-    assert check_folder(workspace / "runs" / "offline" / "p2t" / "model") == []
+    assert "publish.push: HF_HUB_OFFLINE is set" in refused(capsys, *argv)
+    assert not (workspace / "runs" / "offline" / "p2t" / "model").exists()

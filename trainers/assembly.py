@@ -32,6 +32,7 @@ from trainers.checks import ConfigError
 from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, SpeechInputs, TextLabels, TSPCCollator, row_key
 from trainers.encoders import encoder_from_sizes, feature_extractor_of
 from trainers.metrics import codeswitch_error_rates, error_rates, phoneme_error_rate
+from trainers.pins import split_pin
 from trainers.tokenizers import check_text_tokenizer, train_text_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class P2TTokenizers:
     def from_pretrained(cls, folder: str, **kwargs: Any) -> "P2TTokenizers":
         """Read both, from a folder or the Hub."""
         return cls(
-            AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(folder, subfolder=PHONEME_FOLDER)
+            AutoTokenizer.from_pretrained(folder, **kwargs),
+            AutoTokenizer.from_pretrained(folder, subfolder=PHONEME_FOLDER, **kwargs),
         )
 
 
@@ -114,8 +116,9 @@ def _build_s2p(config: Config) -> Stage:
         }
         if args.encoder is not None:
             extractor = feature_extractor_of(args.encoder)
+            repo, pin = split_pin(args.encoder)
             try:
-                model = S2PForConditionalGeneration.from_pretrained_encoder(args.encoder, fields)
+                model = S2PForConditionalGeneration.from_pretrained_encoder(repo, fields, **pin)
             except (OSError, ValueError) as error:
                 raise ConfigError("model.s2p.encoder", str(error)) from error
         else:
@@ -141,8 +144,9 @@ def _build_p2t(config: Config, texts: Sequence[str]) -> Stage:
         tokenizer = _load(AutoTokenizer, args.pretrained, "model.p2t.pretrained")
         check_text_tokenizer(tokenizer, texts, name=args.pretrained)
         overrides = {"dropout_rate": args.dropout}
+        repo, pin = split_pin(args.pretrained)
         try:
-            model = P2TForConditionalGeneration.from_pretrained_t5(args.pretrained, len(phoneme_tokenizer), overrides)
+            model = P2TForConditionalGeneration.from_pretrained_t5(repo, len(phoneme_tokenizer), overrides, **pin)
         except (OSError, ValueError) as error:
             raise ConfigError("model.p2t.pretrained", str(error)) from error
     else:
@@ -184,8 +188,9 @@ def _load(kind: Any, path: str, key: str) -> Any:
     )
     if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
         raise ConfigError(key, f"no such folder: {path}; train that stage first, or name a finished model")
+    repo, pin = split_pin(path)
     try:
-        return kind.from_pretrained(path, **options)
+        return kind.from_pretrained(repo, **options, **pin)
     except (OSError, ValueError, CheckpointError) as error:
         raise ConfigError(key, f"cannot load {path}: {error}") from error
 

@@ -16,6 +16,7 @@ from transformers import (
 
 from trainers.arguments import EncoderArguments
 from trainers.checks import ConfigError
+from trainers.pins import split_pin
 
 SAMPLING_RATE_HZ = 16_000
 WINDOW_S = 30
@@ -28,7 +29,8 @@ def feature_extractor_of(encoder: str) -> Any:
         ConfigError: there is none, or it wants another sampling rate than 16 kHz.
     """
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(encoder)
+        repo, pin = split_pin(encoder)
+        extractor = AutoFeatureExtractor.from_pretrained(repo, **pin)
     except (OSError, ValueError) as error:
         raise ConfigError("model.s2p.encoder", f"cannot load the feature extractor of {encoder}: {error}") from error
     if extractor.sampling_rate != SAMPLING_RATE_HZ:

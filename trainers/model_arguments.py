@@ -58,9 +58,9 @@ class S2PArguments:
     """Speech-to-phoneme model: a speech encoder and a phoneme decoder."""
 
     path: str | None = None
-    """Trained S2P to start from (folder or Hub id); its own config then decides every size below."""
+    """Trained S2P to start from (folder, Hub id or id@revision); its own config then decides every size below."""
     encoder: str | None = None
-    """Pre-trained encoder: Hub id or folder of a Whisper, Wav2Vec2 or Wav2Vec2-BERT model."""
+    """Pre-trained encoder: Hub id (or id@revision) or folder of a Whisper, Wav2Vec2 or Wav2Vec2-BERT model."""
     encoder_sizes: EncoderArguments = field(default_factory=EncoderArguments)
     """Encoder trained from scratch, where encoder and path are null."""
     freeze_encoder: bool = True
@@ -103,9 +103,9 @@ class P2TArguments:
     """Phoneme-to-text model: a T5 that reads phonemes and writes text."""
 
     path: str | None = None
-    """Trained P2T to start from (folder or Hub id); its own config then decides every size below."""
+    """Trained P2T to start from (folder, Hub id or id@revision); its own config then decides every size below."""
     pretrained: str | None = None
-    """Pre-trained T5 (Hub id or folder) for weights and text tokenizer; null trains from scratch."""
+    """Pre-trained T5 (Hub id, id@revision or folder) for weights and text tokenizer; null trains from scratch."""
     d_model: int = 512
     """Width."""
     d_ff: int = 2048

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from data_scripts.audio import SAMPLING_RATE_HZ, read_audio
 from data_scripts.text.phonemes import phoneme_symbols
+from trainers.pins import require_pin, split_pin
 
 logger = logging.getLogger(__name__)
 Kind = Literal["tspc", "s2p", "seq2seq", "ctc"]
@@ -69,11 +70,11 @@ def pick_device(device: str = "auto") -> str:
 def load_recogniser(
     model: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
 ) -> Recogniser:
-    """Load a folder or Hub id. Our own model types run the classes of this package, never code from the repository.
+    """Load a folder or Hub id (`id@revision` for one version). Our own model types never run code of the repository.
 
     Args:
         dtype: "auto" keeps the checkpoint's; else "float32", "bfloat16" or "float16".
-        trust_remote_code: allow a baseline to run Python files of its repository.
+        trust_remote_code: allow a baseline to run Python files of its repository, which must be pinned to a commit.
 
     Raises:
         RecogniserError: not found, not loadable, or no speech recogniser.
@@ -82,8 +83,11 @@ def load_recogniser(
 
     import models.tspc as tspc
 
+    repo, pin = split_pin(model)
     try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+        if trust_remote_code:
+            require_pin(model)
+        config = AutoConfig.from_pretrained(repo, trust_remote_code=trust_remote_code, **pin)
     except (OSError, ValueError, KeyError) as error:
         hint = "name a model folder (with config.json) or a Hub id"
         raise RecogniserError(f"cannot load {model}: {_first_line(error)}; {hint}") from error
@@ -96,7 +100,7 @@ def load_recogniser(
     else:
         options["trust_remote_code"] = trust_remote_code
     try:
-        pipe = pipeline("automatic-speech-recognition", model=model, **options)
+        pipe = pipeline("automatic-speech-recognition", model=repo, **pin, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, tspc.CheckpointError) as error:
         raise RecogniserError(f"cannot load {model} as a speech recogniser: {_first_line(error)}") from error
     if pipe.tokenizer is not None and pipe.tokenizer.pad_token_id is None:
@@ -128,7 +132,8 @@ def load_zero(
             found = _model_type(path)
             if found != wanted:
                 raise ValueError(f"it is a {found!r} model, {wanted!r} is wanted there")
-            stages.append(model_class.from_pretrained(path, **dtype_option))
+            repo, pin = split_pin(path)
+            stages.append(model_class.from_pretrained(repo, **dtype_option, **pin))
         except (OSError, ValueError, KeyError, RuntimeError, tspc.CheckpointError) as error:
             raise RecogniserError(f"cannot load {path}, the {flag} of --zero S2P P2T: {_first_line(error)}") from error
     try:
@@ -152,11 +157,12 @@ def zero_processor(s2p: str, p2t: str) -> Any:
 
     import models.tspc as tspc
 
-    heard = tspc.S2PProcessor.from_pretrained(s2p)
-    read = AutoTokenizer.from_pretrained(p2t, subfolder="phoneme_tokenizer", trust_remote_code=False)
+    (s2p, s2p_pin), (p2t, p2t_pin) = split_pin(s2p), split_pin(p2t)
+    heard = tspc.S2PProcessor.from_pretrained(s2p, **s2p_pin)
+    read = AutoTokenizer.from_pretrained(p2t, subfolder="phoneme_tokenizer", trust_remote_code=False, **p2t_pin)
     if heard.tokenizer.get_vocab() != read.get_vocab():
         raise ValueError("their phoneme tokenizers differ; train both stages with the same register and tokenizer")
-    text = AutoTokenizer.from_pretrained(p2t, trust_remote_code=False)
+    text = AutoTokenizer.from_pretrained(p2t, trust_remote_code=False, **p2t_pin)
     return tspc.TSPCProcessor(heard.feature_extractor, text, read)
 
 
@@ -227,7 +233,8 @@ def _register(pipe: Any, kind: Kind) -> Literal["full", "vmd"] | None:
 def _model_type(path: str) -> str:
     from transformers import PreTrainedConfig
 
-    return PreTrainedConfig.get_config_dict(path)[0].get("model_type", "unknown")
+    repo, pin = split_pin(path)
+    return PreTrainedConfig.get_config_dict(repo, **pin)[0].get("model_type", "unknown")
 
 
 def _first_line(error: BaseException) -> str:
