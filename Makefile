@@ -2,12 +2,13 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+EXTRAS := $(VENV)/.installed-extras
 RUN ?= runs/demo
 # Two copies of a test process share the cores; one thread each is faster than four fighting.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor demo test test-slow lint type benchmark clean
+.PHONY: help setup doctor demo test test-slow faults lint type benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -16,6 +17,11 @@ setup: $(STAMP) ## create .venv and install requirements.txt (about 30 s with a 
 
 $(STAMP): requirements.txt pyproject.toml
 	@sh scripts/setup.sh $(VENV)
+	@touch $@
+
+# What only some users want, and the slow tests try: Ray.
+$(EXTRAS): $(STAMP)
+	@sh scripts/setup.sh $(VENV) "-e .[ray]"
 	@touch $@
 
 doctor: $(STAMP) ## import every package the suite needs and say what to mend
@@ -27,8 +33,11 @@ demo: $(STAMP) ## synthesise the embedded corpus, train S2P, P2T and TSPC, evalu
 test: $(STAMP) ## the test suite without the slow tests (a few minutes on 2 cores)
 	@$(TEST_ENV) $(PYTHON) -m pytest -q -n 2 -m "not slow"
 
-test-slow: $(STAMP) ## the slow tests: several processes, DeepSpeed, full-size models, fresh-process pipelines
-	@$(TEST_ENV) $(PYTHON) -m pytest -q -m slow
+test-slow: $(EXTRAS) ## the slow tests: several processes, DeepSpeed, Ray, full-size models, injected faults
+	@$(TEST_ENV) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m slow
+
+faults: $(STAMP) ## kill, damage, fill, poison and refuse: a table promise, fault, runs, survived; also faults.json
+	@$(TEST_ENV) $(PYTHON) -m pytest -q tests/faults --faults faults.json
 
 lint: $(STAMP) ## ruff: style and formatting
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -1,8 +1,10 @@
 #!/bin/sh
-# Create a virtual environment and install requirements.txt into it. Usage: sh scripts/setup.sh [FOLDER]
+# Create a virtual environment and install requirements.txt, or something else, into it.
+# Usage: sh scripts/setup.sh [FOLDER] ["-e .[ray]"]
 # uv installs the same wheels as pip about ten times faster; where it is missing or fails, pip does the work.
 set -eu
 venv=${1:-.venv}
+what=${2:--r requirements.txt}
 
 find_python() {
     for name in "${AMVI_PYTHON:-}" python3.12 python3.13 python3.11 python3.14 python3 python; do
@@ -27,9 +29,9 @@ if [ -z "${SSL_CERT_FILE:-}" ] && [ -f /etc/ssl/certs/ca-certificates.crt ]; the
     export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 fi
 if "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv 2>/dev/null \
-    && "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" -r requirements.txt; then
+    && "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" $what; then
     echo "setup: installed with uv"
 else
-    echo "setup: uv could not install the requirements; pip will (several minutes)"
-    "$venv/bin/python" -m pip install --disable-pip-version-check -r requirements.txt
+    echo "setup: uv could not install them; pip will (several minutes)"
+    "$venv/bin/python" -m pip install --disable-pip-version-check $what
 fi
