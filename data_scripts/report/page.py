@@ -80,11 +80,11 @@ class Page:
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Key figures in large type: name → number or text."""
-        self._add(kind="facts", facts=[(printable(name), cell_html(value)) for name, value in facts.items()])
+        self._add(kind="facts", facts=[(name, cell_html(value)) for name, value in facts.items()])
 
     def notices(self, notices: Iterable[str], title: str = "Worth a look") -> None:
         """Warnings, one a line; nothing if there are none."""
-        if lines := [printable(notice) for notice in notices]:
+        if lines := list(notices):
             self._add(kind="notices", title=title, notices=lines)
 
     def table(
@@ -120,7 +120,7 @@ class Page:
         self._add(
             kind="table",
             header=[
-                {"html": printable(name), "number": bool(lines) and is_numeric}
+                {"html": name, "number": bool(lines) and is_numeric}
                 for name, is_numeric in zip(header, numeric, strict=True)
             ],
             rows=lines,
@@ -145,15 +145,15 @@ class Page:
                 {
                     "html": f"{count:,}" if count else "·",
                     "shade": round(100 * count / total) if total else 0,
-                    "title": f"{Number(count / total, '.1%') if total else 0} of {printable(name)}",
+                    "title": f"{Number(count / total, '.1%') if total else 0} of {name}",
                     "diagonal": column == name,
                 }
                 for column, count in zip(columns, line, strict=True)
             ]
-            lines.append({"name": printable(name), "cells": cells})
+            lines.append({"name": name, "cells": cells})
         self._add(
             kind="matrix",
-            columns=[printable(c) for c in columns],
+            columns=columns,
             rows=lines,
             caption=caption,
             corner=corner,
@@ -177,16 +177,14 @@ class Page:
         """The whole page."""
         sections = [
             {
-                "title": printable(section.title),
+                "title": section.title,
                 "anchor": section.anchor,
                 "paragraphs": _paragraphs(section.text),
                 "blocks": section.blocks,
             }
             for section in self._sections
         ]
-        return _template().render(
-            title=printable(self.title), subtitle=printable(self.subtitle), lang=self.lang, sections=sections
-        )
+        return _template().render(title=self.title, subtitle=self.subtitle, lang=self.lang, sections=sections)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page, whole or not at all."""
@@ -231,7 +229,11 @@ _FULL = "not embedded: the page is full"
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [printable(part.strip()) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def _clean(value: Any) -> Any:
+    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
 
 
 @cache

@@ -158,7 +158,7 @@ def figure_svg(figure: "Figure", alt: str, prefix: str) -> Markup:
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts will have it
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
+    svg = printable(buffer.getvalue())
     svg = svg[svg.index("<svg") :]  # without the XML and DOCTYPE lines
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     head, body = svg.split(">", 1)
