@@ -2,7 +2,7 @@
 # Create a virtual environment and install requirements.txt, or something else, into it.
 # Usage: sh scripts/setup.sh [FOLDER] ["-e .[ray]"]
 # uv installs the same wheels as pip about ten times faster; where it is missing or fails, pip does the work.
-set -eu
+set -euf
 venv=${1:-.venv}
 what=${2:--r requirements.txt}
 

@@ -25,6 +25,7 @@ MEANING = {
     "batch_budget": "seconds or phonemes per device and step",
     "gradient_accumulation_steps": "batches per optimiser step",
     "world_size": "the number of processes",
+    "stream_workers": "training.dataloader_num_workers, by which streams are divided",
     "seed": "the seed",
     "normalizer_version": "the rules that normalise text",
     "code": "the code of this package",
@@ -39,12 +40,14 @@ def resume_facts(config: Config, world_size: int, data: str) -> dict[str, Any]:
         data: fingerprint of the training rows.
     """
     text = config.stage == "p2t"
+    streamed = any(source.streaming for source in [*config.data.train, *config.data.text])
     return {
         "data": data,
         "batch_size": config.training.per_device_train_batch_size,
         "batch_budget": config.data.batch_phonemes if text else config.data.batch_duration_s,
         "gradient_accumulation_steps": config.training.gradient_accumulation_steps,
         "world_size": world_size,
+        "stream_workers": max(1, config.training.dataloader_num_workers) if streamed else None,
         "seed": config.training.seed,
         "normalizer_version": NORMALIZER_VERSION,
         "code": code_version(),

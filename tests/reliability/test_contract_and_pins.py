@@ -56,6 +56,17 @@ def test_another_run_is_refused_unless_allowed(checkpoint, facts, name, value, w
     assert "would not repeat" in caplog.text
 
 
+def test_workers_count_where_they_divide_a_stream():
+    streams = ["--data.train", "[{path: corpus, streaming: true}]", "--training.max_steps", "5"]
+
+    def workers(argv, count):
+        config = read_config([*SPEECH, *argv, "--training.dataloader_num_workers", str(count)])
+        return resume_facts(config, 1, "abc")["stream_workers"]
+
+    assert [workers(streams, count) for count in (0, 1, 2)] == [1, 1, 2]
+    assert workers([], 2) is None
+
+
 def test_the_fingerprint_sees_rows_order_and_sources():
     rows = {"id": ["a", "b"], "text": ["x", "y"], "duration_s": [1.0, 2.0]}
     source = read_config(SPEECH).data.train
