@@ -7,8 +7,9 @@ here `exp(mean over frames of log p)` of the best CTC path of the *given transcr
 posterior of the model's own best path, which says nothing about the transcript. The error rate is of syllables, or of
 phonemes where the model writes phonemes.
 
-Both filters are published for thousands of hours. With little data the easy rows are most of what there is to learn
-from: `keep_easy_fraction` keeps a seeded share of them.
+The filter is published for thousands of hours. With little data the easy rows are most of what there is to learn from:
+`keep_easy_fraction` keeps a seeded share of them. And a model that has read little data often knows its mistakes by
+heart: with `folds` (cross-fitting) each row is judged by a model that was not trained on it.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+FOLD_SEED = -1  # apart from the seeds of `keep_easy_fraction`
 MEASURES = {"mean": "confidence", "min_window": "min_window_confidence", "greedy": "greedy_confidence"}
 
 
@@ -38,6 +40,8 @@ class ConfidenceSettings:
     """Rows at or above are too hard."""
     drop_quantile: float = 0.0
     """Also drop this share of the scored rows, those of lowest confidence (OWSM v4 drops 0.1)."""
+    folds: int = 1
+    """Above 1: a row is judged by model `<model><n>`, n its fold, which was not trained on that fold (loop.folds)."""
     keep_easy_fraction: float = 0.0
     """Share of the too easy rows that is kept all the same; by row id, the same in every run."""
     seed: int = 0
@@ -47,6 +51,8 @@ class ConfidenceSettings:
         for name in ("min_confidence", "max_confidence", "keep_easy_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.folds < 1 or (self.folds > 1 and self.model is None):
+            raise ValueError(f"folds must be at least 1, and above 1 only with a model named; got {self.folds}")
         if not 0 <= self.drop_quantile < 1:
             raise ValueError(f"drop_quantile must be at least 0 and below 1, got {self.drop_quantile}")
         for low, high in (("min_confidence", "max_confidence"), ("min_error_rate", "max_error_rate")):
@@ -91,6 +97,17 @@ def judge(
     if easy and not hard and fraction_of(row_id, settings.seed) < settings.keep_easy_fraction:
         return Judged([], ["kept_easy"], confidence, rate)
     return Judged(hard + easy, [], confidence, rate)
+
+
+def judging_score(row: Mapping[str, Any], model: str | None, folds: int) -> Mapping[str, Any] | None:
+    """The score of a row that the filter reads: of the model at its first speed, or of the model of the row's fold."""
+    name = model if folds == 1 else f"{model}{fold_of(row['id'], folds)}"
+    return next((score for score in row["scores"] if score["model"] == name), None)
+
+
+def fold_of(row_id: str, folds: int) -> int:
+    """The fold of a row, by its id: rows may come and go and the others stay where they are."""
+    return int(fraction_of(row_id, FOLD_SEED) * folds)
 
 
 def quantile_floor(confidences: Iterable[float | None], quantile: float) -> float:

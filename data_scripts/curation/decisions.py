@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_scripts.curation.confidence import MEASURES, ConfidenceSettings, judge, quantile_floor
+from data_scripts.curation.confidence import MEASURES, ConfidenceSettings, judge, judging_score, quantile_floor
 from data_scripts.curation.decisions_summary import Summary
 from data_scripts.curation.repeats import HeldOutTexts, RepeatIndex, RepeatSettings
 from data_scripts.curation.rules import RuleSettings, SpeakingRates, rule_reasons
@@ -138,7 +138,7 @@ def decide_row(
             reasons.append(voted.reason)
         elif settings.voting.replace == "all" or not text:
             text, text_source, lm_score = voted.text, "voted", voted.lm_score
-    looked_at = next((score for score in scores if score["model"] == overview.model), None)
+    looked_at = judging_score(row, overview.model, settings.confidence.folds)
     if "confidence" in settings.methods:
         judged = judge(row["id"], looked_at, settings.confidence, overview.floor)
         reasons += judged.reasons
@@ -243,32 +243,36 @@ def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str
 
 def _look(scores: Path, settings: DecisionSettings) -> Overview:
     """The model and the floor of the confidence filter, repeats, and speaking rates."""
-    wanted, measure = settings.confidence.model, MEASURES[settings.confidence.measure]
+    wanted, folds = settings.confidence.model, settings.confidence.folds
+    measure = MEASURES[settings.confidence.measure]
     first: str | None = None
-    confidences: dict[str, list[float | None]] = {}
+    aligned: dict[str, None] = {}
     repeats, rates = RepeatIndex(settings.repeats), SpeakingRates()
     for row in read_rows(scores, ["scores", "text", "duration_s", "corpus", "speaker", "audio_digest"]):
         # A digest stands for the recording it was made of.
         digest = row["audio_digest"]
         repeats.add({**row, "audio": {"bytes": digest.to_bytes(8, "big")} if digest else None})
         rates.add(row)
-        seen: set[str] = set()
         for score in row["scores"]:
             first = first or score["model"]
-            if score["model"] not in seen and score["confidence"] is not None:
-                confidences.setdefault(score["model"], []).append(score[measure])
-            seen.add(score["model"])
-    model = wanted or next(iter(confidences), first)
-    if "confidence" in settings.methods and model not in confidences:
-        there = ", ".join(confidences) or "none"
+            if score["confidence"] is not None:
+                aligned[score["model"]] = None
+    model = wanted or next(iter(aligned), first)
+    names = [model] if folds == 1 else [f"{model}{fold}" for fold in range(folds)]
+    if "confidence" in settings.methods and (missing := [name for name in names if name not in aligned]):
         raise DecisionError(
-            f"decide.methods: no transcript was aligned by model {model!r}, so there is no confidence; models with "
-            f"alignments: {there}. Score with a CTC model or an S2P with a CTC head, or leave the method out"
+            f"decide.methods: no transcript was aligned by model {missing[0]!r}, so there is no confidence; models "
+            f"with alignments: {', '.join(aligned) or 'none'}. Score with a CTC model or an S2P with a CTC "
+            "head, or leave the method out"
         )
     quantile = settings.confidence.drop_quantile
+    floor = float("-inf")
+    if quantile:
+        judging = (judging_score(row, model, folds) for row in read_rows(scores, ["id", "scores"]))
+        floor = quantile_floor((score[measure] for score in judging if score), quantile)
     return Overview(
         model,
-        quantile_floor(confidences.get(str(model), []), quantile),
+        floor,
         {number: [found.code for found in findings] for number, findings in repeats.find().items()},
         rates.z_scores() if settings.rules.max_rate_z is not None else None,
         _held_out(settings.held_out),

@@ -140,7 +140,7 @@ def test_confidence_needs_alignments(place, capsys):
     assert rows[0]["scores"][0]["unit"] == "phoneme" and rows[0]["scores"][0]["hypothesis"]
     options = ["--decide.methods", "[confidence]"]
     assert curate("decide", place, *options, models=["generates"], out="generated") == 2
-    assert "models with alignments: none" in capsys.readouterr().err
+    assert "with alignments: none" in capsys.readouterr().err
     # The name was not taken by settings that could not be applied.
     assert curate("decide", place, models=["generates"], out="generated") == 0
 

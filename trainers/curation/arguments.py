@@ -77,12 +77,15 @@ class LoopArguments:
     """Config of the training runs (scripts/train_tspc.py); its data.train is replaced by what is kept."""
     rounds: int = 2
     """How often; each round trains from the start of the training config."""
+    folds: int = 1
+    """Above 1: so many models a round, each trained on all but one part of the rows, and each row is judged by the one
+    that has not seen it. For small corpora, which a model learns by heart with all their mistakes."""
     launcher: str = ""
     """Command that starts training and scoring in several processes, such as "accelerate launch --multi_gpu
     --num_processes 8"; empty: both run in this process."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "loop.", ["rounds"])
+        require_positive(self, "loop.", ["rounds", "folds"])
 
 
 @dataclass
@@ -124,7 +127,8 @@ class CurationConfig:
         twice = sorted({name for name in names if names.count(name) > 1})
         require(not twice, "models", f"two models are called {', '.join(twice)}; names must differ")
         methods, settings = self.decide.methods, self.decide.confidence
-        known = settings.model is None or settings.model in names or not names
+        judges = [settings.model] if settings.folds == 1 else [f"{settings.model}{n}" for n in range(settings.folds)]
+        known = settings.model is None or set(judges) <= set(names) or not names
         hint = f"is no name of a model: {settings.model!r}; there are: {', '.join(names)}"
         require(known, "decide.confidence.model", hint)
         if "voting" in methods and names:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from data_scripts.audio import SAMPLING_RATE_HZ, SoundfileAudio, embed_audio
 from data_scripts.curation.decisions import DECISIONS_FILE, SETTINGS_FILE, DecisionError
 from data_scripts.drop_report import write_json
@@ -38,6 +40,7 @@ def export(config: CurationConfig) -> Path:
     run = state / "run.json"
     if run.is_file() and json.loads(run.read_text(encoding="utf-8")) != settings:
         raise DecisionError(f"{folder} holds rows of other decisions; choose another --decide.name")
+    datasets.disable_progress_bars()
     state.mkdir(parents=True, exist_ok=True)
     write_json(run, settings)
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -69,9 +72,16 @@ def _write(config: CurationConfig, shard: Shard, decisions: Path, path: Path) ->
             rows.append({**row, "text": decision["text"], "spans": [] if changed else row["spans"]})
     if len(decided) != len(shard):
         raise DecisionError(f"{decisions} decides about {len(decided)} rows of {shard.name}, which has {len(shard)}")
-    if rows:
-        kept = embed_audio(table_from_rows(rows, FEATURES), keep_in_memory=True)
-        partial = path.with_name(f".{path.name}.partial")
-        kept.cast_column("audio", SoundfileAudio(sampling_rate=SAMPLING_RATE_HZ)).to_parquet(partial)
-        os.replace(partial, path)
+    write_rows(rows, path)
     return len(rows)
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    """A shard with the files embedded, whole or not at all; nothing for no rows."""
+    if not rows:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    embedded = embed_audio(table_from_rows(rows, FEATURES), keep_in_memory=True)
+    partial = path.with_name(f".{path.name}.partial")
+    embedded.cast_column("audio", SoundfileAudio(sampling_rate=SAMPLING_RATE_HZ)).to_parquet(partial)
+    os.replace(partial, path)

@@ -5,24 +5,30 @@
     <output>/rounds/1/kept/<name>      what the decisions keep: the training data of round 2
     <output>/rounds/2/...
 
-Every round scores the *whole* source again, so a row that an early model misjudged can come back.
+Every round scores the *whole* source again, so a row that an early model misjudged can come back. With `loop.folds`
+there are train0, train1, …, each trained on all rows but those of its fold, which it judges.
 """
 
+import json
 import logging
 import os
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from data_scripts.curation.confidence import fold_of
 from data_scripts.curation.decisions import SCORES_FILE, decide
+from data_scripts.drop_report import write_json
 from data_scripts.sources import SourceArguments
 from trainers.arguments import Config
 from trainers.checks import ConfigError
 from trainers.config import dump_config, read_config
 from trainers.curation.arguments import CurationConfig, ScorerArguments
+from trainers.curation.export import export, write_rows
+from trainers.curation.shards import STATE, list_shards, read_rows
 from trainers.runs import RunError, plan_run
 
 logger = logging.getLogger(__name__)
@@ -46,20 +52,22 @@ def loop(config: CurationConfig) -> list[dict[str, Any]]:
     source, summaries = config.source, []
     for number in range(1, config.loop.rounds + 1):
         folder = Path(config.output_dir) / "rounds" / str(number)
-        train_round(config, source, folder / "train")
-        scorer = ScorerArguments(path=str(folder / "train" / "model"), name=MODEL_NAME)
-        confidence = replace(config.decide.confidence, model=MODEL_NAME)
+        models = []
+        for fold in range(config.loop.folds):
+            mark = "" if config.loop.folds == 1 else str(fold)
+            part = source if not mark else write_fold(config, source, fold, folder / f"fold{mark}")
+            train_round(config, part, folder / f"train{mark}")
+            models.append(ScorerArguments(path=str(folder / f"train{mark}" / "model"), name=MODEL_NAME + mark))
+        confidence = replace(config.decide.confidence, model=MODEL_NAME, folds=config.loop.folds)
         now = replace(
             config,
             output_dir=str(folder),
-            # Further models of the config vote beside the trained one.
-            models=[scorer, *config.models],
+            # Further models of the config vote beside the trained ones.
+            models=[*models, *config.models],
             decide=replace(config.decide, confidence=confidence),
         )
         score_round(now, folder)
         summaries.append(decide(folder / SCORES_FILE, folder / "decisions", now.decide))
-        from trainers.curation.export import export
-
         kept = export(now)
         logger.info("round %d keeps %s: %s", number, summaries[-1]["kept"], kept)
         source = SourceArguments(path=str(kept), split=config.source.split)
@@ -68,18 +76,18 @@ def loop(config: CurationConfig) -> list[dict[str, Any]]:
 
 def train_round(config: CurationConfig, source: SourceArguments, folder: Path) -> None:
     """Train on a source as the training config says, unless that is done; an interrupted run goes on."""
-    train_config = read_config(["--config", config.loop.train_config], Config)
-    if train_config.stage != "s2p" or not (train_config.model.s2p.path or train_config.model.s2p.ctc_weight > 0):
+    data = json.dumps([{key: value for key, value in asdict(source).items() if value is not None}])
+    options = ["--data.train", data, "--training.output_dir", str(folder), "--training.resume", "auto"]
+    train_config = read_config(["--config", config.loop.train_config, *options], Config)
+    s2p = train_config.model.s2p
+    if train_config.stage != "s2p" or not (s2p.path or s2p.ctc_weight > 0):
         wanted = "must be a config of stage s2p with model.s2p.ctc_weight above 0, whose CTC head aligns transcripts"
         raise ConfigError("loop.train_config", f"{wanted}; {config.loop.train_config} is not")
-    train_config.data.train = [source]
-    train_config.training.output_dir = str(folder)
-    train_config.training.resume = "auto"
     if (folder / "metrics.json").is_file():  # written after the model
         logger.info("%s is trained already: kept", folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    written = folder.parent / "train.yaml"
+    written = folder.with_suffix(".yaml")
     written.write_text(dump_config(train_config), encoding="utf-8")
     if config.loop.launcher:
         _launch(config.loop.launcher, "train_tspc.py", "--config", str(written))
@@ -91,6 +99,18 @@ def train_round(config: CurationConfig, source: SourceArguments, folder: Path) -
     except RunError as error:
         raise ConfigError("loop.train_config", str(error)) from error
     train(train_config, run, ["scripts/train_tspc.py", "--config", str(written)])
+
+
+def write_fold(config: CurationConfig, source: SourceArguments, fold: int, folder: Path) -> SourceArguments:
+    """The rows of a source that are not in a fold, as a prepared folder; shards that are there are kept."""
+    for shard in list_shards(source, config.rows_per_shard):
+        record = folder / STATE / source.split / f"{shard.number:05d}.json"
+        if not record.is_file():
+            others = [row for row in read_rows(source, shard) if fold_of(row["id"], config.loop.folds) != fold]
+            write_rows(others, folder / f"{source.split}-{shard.number:05d}.parquet")
+            record.parent.mkdir(parents=True, exist_ok=True)
+            write_json(record, {"rows": len(others)})
+    return SourceArguments(path=str(folder), split=source.split)
 
 
 def score_round(config: CurationConfig, folder: Path) -> None:
