@@ -8,8 +8,9 @@ Scores are those of kenlm to within 1e-4. Many sentences are scored at once with
 """
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,14 +116,18 @@ class NgramModel:
 
         Each text has a `<s>` in front, which carries no score; without `bos` nothing sees it either.
         """
-        texts, ids, unknown = iter(texts), self._ids, self._unknown
-        end = [self._end] if eos else []
+        texts, number_of, unknown = iter(texts), self._ids.get, repeat(self._unknown)
         while part := list(islice(texts, _SENTENCES_AT_ONCE)):
-            sentences = [[self._begin, *(ids.get(word, unknown) for word in text.split()), *end] for text in part]
-            lengths = np.fromiter(map(len, sentences), np.int64, len(part))
-            tokens = np.fromiter((token for sentence in sentences for token in sentence), np.int64, lengths.sum())
+            flat, edges = array("q"), [0]
+            for text in part:
+                flat.append(self._begin)
+                flat.extend(map(number_of, text.split(), unknown))
+                if eos:
+                    flat.append(self._end)
+                edges.append(len(flat))
+            tokens, lengths = np.array(flat), np.diff(edges)
             owners = np.repeat(np.arange(len(part)), lengths)
-            offsets = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            offsets = np.arange(len(tokens)) - np.repeat(edges[:-1], lengths)
             yield tokens, owners, self._log_probs(tokens, offsets - (0 if bos else 1))
 
     def _log_probs(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:

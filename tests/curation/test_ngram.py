@@ -3,6 +3,7 @@
 import lzma
 import math
 import pickle
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -308,3 +309,18 @@ def test_not_utf8(tmp_path):
     (tmp_path / "lm.arpa").write_bytes(FOREIGN.encode().replace(b"-0.8 c", b"-0.8 \xff\xfe"))
     with pytest.raises(ArpaError, match=r"lm\.arpa:13: .* is not UTF-8"):
         NgramModel.load(tmp_path / "lm.arpa")
+
+
+@pytest.mark.slow
+def test_wikipedia_in_a_minute_and_like_kenlm(shared_data, tmp_path):
+    kenlm = pytest.importorskip("kenlm")
+    with lzma.open(shared_data / "text" / "viwiki_sentences.txt.xz", "rt", encoding="utf-8") as file:
+        texts = file.read().splitlines()
+    began = time.process_time()
+    model = train_ngram(texts)
+    assert time.process_time() - began < 60
+    model.save(tmp_path / "lm.arpa")
+    theirs = kenlm.Model(str(tmp_path / "lm.arpa"))
+    picked = [" ".join(texts[i].split()[:: 1 if i % 2 else -1]) for i in range(0, 150_000, 150)]
+    assert len(picked) == 1000
+    assert np.abs(model.score_batch(picked) - [theirs.score(text) for text in picked]).max() < 1e-4
