@@ -56,9 +56,10 @@ def run(command: str, options: dict, console: Console) -> None:
         console.print(describe(options["name"]), markup=False, highlight=False, soft_wrap=True)
     elif command == "prepare":
         for report in prepare_corpora(**options).values():
-            console.print(report.table())
+            console.print(report.table() if report.counts else report.summary())
     elif command == "validate":
-        console.print(prepare_validated(**options).table())
+        report = prepare_validated(**options)
+        console.print(report.table() if report.counts else report.summary())
     else:
         from data_scripts.stats import tables
 

@@ -88,12 +88,9 @@ def test_corpora_by_name(run, vivos, bud500, tmp_path):
     # The splits of this toy corpus are one: told, not hidden. Each later place of a recording beside its first.
     shared = json.loads((out / "shared_recordings.json").read_text(encoding="utf-8"))
     assert {places: pair["count"] for places, pair in shared.items()} == {
-        f"{first} and bud500/{split}": 1
-        for first, splits in (
-            ("vivos/train", ("test", "train", "validation")),
-            ("bud500/test", ("train", "validation")),
-        )
-        for split in splits
+        "bud500/test and bud500/train": 2,
+        "bud500/test and bud500/validation": 2,
+        "bud500/test and vivos/train": 1,
     }
     before = contents(out)
     assert run(*command)[0] == 0 and contents(out) == before
@@ -130,6 +127,28 @@ def test_written_numbers_are_read(run, tmp_path):
     assert code == 0 and "text_digits" in printed
     card = (tmp_path / "written" / "corpus" / "README.md").read_text(encoding="utf-8")
     assert "--limits.spoken_form False" in card and "spoken form" not in card
+
+
+def test_a_folder_holds_one_corpus(run, tmp_path):
+    """Another corpus of the same name: refused before a split of it is written beside those of the first."""
+    for place, splits in (("here", ("train",)), ("there", ("test",))):
+        for split in splits:
+            folder = tmp_path / place / "corpus" / split
+            folder.mkdir(parents=True)
+            (folder / "a.wav").write_bytes(encode(voice()))
+            write_csv(folder / "metadata.csv", [{"file_name": "a.wav", "text": "xin chào"}])
+    out = tmp_path / "out"
+    assert run("prepare", tmp_path / "here" / "corpus", "--output_dir", out, *NO_STATISTICS)[0] == 0
+    before = contents(out)
+    code, _, err = run("prepare", tmp_path / "there" / "corpus", "--output_dir", out, *NO_STATISTICS)
+    assert code == 2 and "holds split 'train' of another corpus or other rules: source.path" in err
+    assert contents(out) == before
+    # What an earlier command prepared beside it counts when recordings are compared.
+    assert run("prepare", tmp_path / "there", "--splits", "[test]", "--output_dir", out, *NO_STATISTICS)[0] == 2
+    (tmp_path / "there" / "corpus").rename(tmp_path / "there" / "other")
+    assert run("prepare", tmp_path / "there" / "other", "--output_dir", out, *NO_STATISTICS)[0] == 0
+    shared = json.loads((out / "shared_recordings.json").read_text(encoding="utf-8"))
+    assert list(shared) == ["corpus/train and other/test"]
 
 
 def test_emotion_corpora_need_no_text(run, tmp_path):

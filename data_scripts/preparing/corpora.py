@@ -11,9 +11,10 @@ from data_scripts import readers
 from data_scripts.corpora import CORPORA
 from data_scripts.drop_report import DropReport
 from data_scripts.engines import make_engine
-from data_scripts.prepare import OutputError, pinned, prepare_split
+from data_scripts.prepare import OutputError, describe_run, pinned, prepare_split
 from data_scripts.preparing.card import write_card
-from data_scripts.preparing.duplicates import write_shared
+from data_scripts.preparing.duplicates import SHARED_FILE, write_shared
+from data_scripts.preparing.folder import STATE, Folder
 from data_scripts.readers import SourceError
 from data_scripts.row_checks import Limits
 from data_scripts.sources import SourceArguments
@@ -33,7 +34,7 @@ class Target:
     splits: tuple[str, ...]
 
     @property
-    def limits_apply_to_text(self) -> bool:
+    def has_text(self) -> bool:
         """Whether a row without a transcript is a fault: not in corpora of emotion alone."""
         return self.source.path not in CORPORA or CORPORA[self.source.path].has_text
 
@@ -65,36 +66,43 @@ def prepare_corpora(
         statistics: write `statistics.html` and `statistics.json` for every corpus.
 
     Returns:
-        The report of every split, by "NAME/SPLIT". Recordings that two splits share, of one corpus or of two, are
-        listed in `output_dir/shared_recordings.json`.
+        The report of every split, by "NAME/SPLIT". Recordings that two splits share, of one corpus or of any two in
+        `output_dir`, are listed in `output_dir/shared_recordings.json`.
 
     Raises:
-        SourceError: a corpus is not there or gated: told for all of them before the first is begun.
-        OutputError, SchemaError, TooManyDropped, DiskFull, EngineError: see `prepare_validated`.
+        SourceError, OutputError: a corpus is not there or gated, a folder holds something else: told for all of them
+            before the first is begun.
+        SchemaError, TooManyDropped, DiskFull, EngineError: see `prepare_validated`.
     """
     targets = [find_target(name, splits) for name in names]
     folders = {target.name: Path(output_dir).expanduser() / target.name for target in targets}
     if len(folders) < len(targets):
         raise OutputError(f"two of {', '.join(names)} would both be written to one folder; prepare them apart")
+    wanted = {target.name: replace(limits, need_text=limits.need_text and target.has_text) for target in targets}
     for target in targets:
         for split in target.splits:
-            pinned(replace(target.source, split=split))
+            source, content = pinned(replace(target.source, split=split))
+            run = describe_run(source, content, wanted[target.name], rows_per_shard)
+            Folder(folders[target.name], split).check(run)
+            Folder(folders[target.name], split).check_neighbours(run)
     reports = {}
     with make_engine(engine, num_workers, address) as workers:
         for target in targets:
-            folder = folders[target.name]
-            wanted = replace(limits, need_text=limits.need_text and target.limits_apply_to_text)
+            folder, name = folders[target.name], target.name
             for split in target.splits:
                 source = replace(target.source, split=split)
-                reports[f"{target.name}/{split}"] = prepare_split(workers, source, str(folder), wanted, rows_per_shard)
+                report = prepare_split(workers, source, str(folder), wanted[name], rows_per_shard)
+                reports[f"{name}/{split}"] = report
             command = _command(target, limits, rows_per_shard)
-            write_card(folder, target.name, CORPORA.get(target.source.path), command)
+            write_card(folder, name, CORPORA.get(target.source.path), command)
             if statistics:
                 from data_scripts.preparing.statistics import write_statistics
 
                 write_statistics([folder], engine=workers)
-    for sentence in write_shared(output_dir, folders.values()):
-        logger.warning("%s; see %s/shared_recordings.json", sentence, output_dir)
+    # Also those that other runs left beside these.
+    beside = sorted(path.parent for path in Path(output_dir).expanduser().glob(f"*/{STATE}"))
+    for sentence in write_shared(output_dir, beside):
+        logger.warning("%s; see %s/%s", sentence, output_dir, SHARED_FILE)
     return reports
 
 

@@ -65,31 +65,52 @@ class Folder:
         Raises:
             OutputError
         """
-        if self.output.exists() and not self.output.is_dir():
-            raise OutputError(f"{self.output}: is a file, a folder is wanted")
-        if not (self.state / RUN_FILE).is_file():
-            foreign = self.output.is_dir() and any(self.output.iterdir()) and not (self.output / STATE).is_dir()
-            if foreign or any(self.output.glob(f"{self.split}-*.parquet")):
-                raise OutputError(f"{self.output}: holds files that this command did not write; choose a new folder")
-            self.state.mkdir(parents=True, exist_ok=True)
+        self.check(run)
+        self.state.mkdir(parents=True, exist_ok=True)
         with _locked(self.state / LOCK_FILE):
             remove_partials(self.state)
             remove_partials(self.output, f".{self.split}-*.partial")
             if not (self.state / RUN_FILE).is_file():
                 write_json(self.state / RUN_FILE, run)
-            self._compare(run)
+            self.check(run)
             yield
 
-    def _compare(self, run: dict[str, Any]) -> None:
-        try:
-            there = json.loads((self.state / RUN_FILE).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise OutputError(f"{self.state / RUN_FILE}: cannot be read ({error}); choose a new folder") from error
-        if different := sorted(_differences(there, run)):
-            differences = ", ".join(different)
-            raise OutputError(
-                f"{self.output}: split {self.split!r} is of another run: {differences}; choose a new folder"
-            )
+    def check(self, run: dict[str, Any]) -> None:
+        """Make sure that a run may write this split, without writing anything.
+
+        Raises:
+            OutputError: the folder is not of this command, or the split of another run.
+        """
+        if self.output.exists() and not self.output.is_dir():
+            raise OutputError(f"{self.output}: is a file, a folder is wanted")
+        if (self.state / RUN_FILE).is_file():
+            if different := sorted(_differences(_run(self.state), run)):
+                differences = ", ".join(different)
+                raise OutputError(
+                    f"{self.output}: split {self.split!r} is of another run: {differences}; choose a new folder"
+                )
+            return
+        foreign = self.output.is_dir() and any(self.output.iterdir()) and not (self.output / STATE).is_dir()
+        if foreign or any(self.output.glob(f"{self.split}-*.parquet")):
+            raise OutputError(f"{self.output}: holds files that this command did not write; choose a new folder")
+
+    def check_neighbours(self, run: dict[str, Any]) -> None:
+        """Make sure that the other splits of the folder are of the same corpus, made by the same rules.
+
+        Raises:
+            OutputError
+        """
+        for path in sorted((self.output / STATE).glob(f"*/{RUN_FILE}")):
+            there, here = (json.loads(json.dumps(made)) for made in (_run(path.parent), run))
+            for made in (there, here):
+                for key in ("split", "content", "revision", "max_rows"):
+                    made["source"].pop(key, None)
+            if different := sorted(_differences(there, here)):
+                differences = ", ".join(different)
+                raise OutputError(
+                    f"{self.output}: holds split {path.parent.name!r} of another corpus or other rules: "
+                    f"{differences}; choose a new folder"
+                )
 
     def is_done(self, block: int) -> bool:
         """Whether a block is committed or checked, with all its files."""
@@ -176,6 +197,13 @@ def _publish(checked: Path, shard: Path, kept: list[bool]) -> None:
                 rows = parquet.read_row_group(group)
                 writer.write_group(rows.filter(pa.array(kept[first : first + len(rows)])))
                 first += len(rows)
+
+
+def _run(state: Path) -> dict[str, Any]:
+    try:
+        return json.loads((state / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise OutputError(f"{state / RUN_FILE}: cannot be read ({error}); choose a new folder") from error
 
 
 @contextmanager
