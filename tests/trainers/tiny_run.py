@@ -1,6 +1,7 @@
 """One training run of a tiny model, as a program: started by torchrun or accelerate in test_two_processes.py."""
 
 import argparse
+import gc
 import json
 import os
 from pathlib import Path
@@ -104,6 +105,10 @@ if trainer.is_world_process_zero():
     }
     options.out.write_text(json.dumps(result), encoding="utf-8")
 if torch.distributed.is_initialized():
+    # What holds the process group must go before it, while there is an interpreter to go in.
+    trainer.accelerator.free_memory()
+    del trainer, model
+    gc.collect()
     # Ranks leave together: one that goes early can take down the connection threads of the other.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
