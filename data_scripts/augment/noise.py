@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 SUFFIXES = frozenset().union(*EXTENSIONS.values(), {".m4a", ".aac", ".mp4", ".webm", ".caf", ".sph"})
 # Longer files are read in pieces of this length: an hour of street noise is not decoded for three seconds of it.
 PIECE_S = 30.0
-# Decoded pieces kept by each process: 250 clips of 5 s.
+# Decoded pieces kept by each process, 16 bits a sample: 40 minutes.
 CACHE_BYTES = 80_000_000
 # Below the peak by so much is silence (60 dB), which recordings have before and after the sound.
 SILENCE = 1e-3
 # A crop this much softer than its clip (40 dB) is a pause of it.
 PAUSE = 0.01
 FADE = SAMPLING_RATE_HZ // 100
+FULL_SCALE = 32767
 
 
 class NoiseError(ValueError):
@@ -77,6 +78,7 @@ class NoiseBank:
         self.folders = [self._catalogue(os.fspath(folder)) for folder in folders]
         if not self.folders:
             raise NoiseError(key, "names no folder")
+        # float32 would halve how much fits.
         self._clips: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
 
@@ -91,6 +93,8 @@ class NoiseBank:
     def clip(self, rng: np.random.Generator) -> np.ndarray:
         """A recording, or 30 s of a longer one: float32 (num_samples,) at 16 kHz, silence at its ends removed.
 
+        Its peak is full scale, whatever its level was: what is made of it has a level of its own.
+
         A file that turns out to be unreadable gives way to the next one of its folder.
 
         Raises:
@@ -103,7 +107,7 @@ class NoiseBank:
                 continue
             piece = int(where * np.ceil(file.duration_s / PIECE_S))
             try:
-                return self._decoded(file, piece)
+                return self._decoded(file, piece).astype(np.float32) / np.float32(FULL_SCALE)
             except AudioError as error:
                 self.unreadable[file.path] = error.detail
                 logger.warning("%s: left out: %s", self.key, error)
@@ -155,7 +159,7 @@ class NoiseBank:
         return files
 
     def _decoded(self, file: NoiseFile, piece: int) -> np.ndarray:
-        """A piece of a file, from memory if it was drawn lately."""
+        """A piece of a file, int16 with its peak at full scale; from memory if it was drawn lately."""
         name = (file.path, piece)
         if name in self._clips:
             self._clips.move_to_end(name)
@@ -164,10 +168,11 @@ class NoiseBank:
         if not np.isfinite(clip).all():
             raise AudioError("non_finite", file.path, "NaN or infinite samples")
         level = np.abs(clip)
-        loud = np.flatnonzero(level > SILENCE * level.max(initial=0.0))
-        if not len(loud):
+        peak = float(level.max(initial=0.0))
+        if peak <= 0.0:
             raise AudioError("silent", file.path, "silent")
-        clip = np.ascontiguousarray(clip[loud[0] : loud[-1] + 1])
+        loud = np.flatnonzero(level > SILENCE * peak)
+        clip = np.rint(clip[loud[0] : loud[-1] + 1] * (FULL_SCALE / peak)).astype(np.int16)
         self._clips[name] = clip
         self._cached_bytes += clip.nbytes
         while self._cached_bytes > CACHE_BYTES and len(self._clips) > 1:

@@ -80,7 +80,7 @@ def test_short_clips_repeat_without_a_click(tmp_path):
     soundfile.write(tmp_path / "short.wav", hum(250.5, 0.3), RATE_HZ)
     looped = NoiseBank([tmp_path]).noise(RATE_HZ, generator())
     assert len(looped) == RATE_HZ and looped.dtype == np.float32
-    steepest = np.abs(np.diff(hum(250.5, 0.3))).max()
+    steepest = np.abs(np.diff(hum(250.5, 0.3))).max() / 0.3
     assert np.abs(np.diff(looped)).max() < 1.3 * steepest
 
 
@@ -90,7 +90,7 @@ def test_crops_come_from_everywhere_but_a_pause(tmp_path):
     bank = NoiseBank([tmp_path])
     assert len(bank.clip(generator())) == pytest.approx(80_000, abs=100)
     crops = [bank.noise(4000, generator(seed)) for seed in range(60)]
-    assert min(np.sqrt(np.mean(crop**2)) for crop in crops) > 0.002
+    assert min(np.sqrt(np.mean(crop**2)) for crop in crops) > 0.005
     assert len({crop.tobytes() for crop in crops}) > 5
     # What the crop is, its level is set by the speech.
     speech = hum(220, 0.25).astype(np.float32)
