@@ -7,7 +7,7 @@
     <log10 probability>\\t<words>\\t<log10 back-off weight>
 
 N-grams are kept as sorted integer keys, `context index * vocabulary size + last word`, where the context index is the
-row of the n-gram without its last word in the table one order below: any order and vocabulary fit 64 bits, and 4.3
+row of the n-gram without its last word in the table one order below: any order and vocabulary fit 64 bits, and 3.5
 million n-grams take 16 bytes each.
 """
 

@@ -3,7 +3,7 @@
 Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling" (1998), equations (20) to (26);
 Heafield et al., "Scalable Modified Kneser-Ney Language Model Estimation" (ACL 2013), for sentence marks and `<unk>`.
 
-Two million words (4.3 million n-grams of order 1 to 4) take 5 s on one core and 80 bytes of memory a word.
+Two million words (3.5 million n-grams of order 1 to 4) take 3 s on one core and 140 bytes of memory a word.
 """
 
 import logging
