@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             console.print(f"{letter}: WER {value:+.2f}, 95 % in [{low:+.2f}, {high:+.2f}], against {difference['to']}")
         if note := row.get("note"):
             console.print(f"{letter}: {note}")
-    console.print(f"report: {args.output}, hypotheses: {Path(args.output).with_suffix('.hypotheses.jsonl')}")
+    page, hypotheses = (Path(args.output).with_suffix(suffix) for suffix in (".html", ".hypotheses.jsonl"))
+    console.print(f"report: {args.output}, page with audio: {page}, hypotheses: {hypotheses}")
     return 0
 
 

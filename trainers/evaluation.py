@@ -31,6 +31,7 @@ from .card import (
 from .command_line import EvaluationArguments
 from .metrics import bootstrap_difference, count_errors, score
 from .recognisers import Recognised, Recogniser, load_recogniser, load_zero, recognise
+from .report import Output, write_report
 from .secrets import mask_tokens
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ def score_recognised(
 
 
 def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[str, Any]:
-    """Run every model with every beam size and write `args.output` and `<output>.hypotheses.jsonl`.
+    """Run every model with every beam size and write `args.output`, `<output>.hypotheses.jsonl`
+    and `<output>.html`.
 
     Args:
         show_progress: a bar on stderr for each row of the table.
@@ -114,6 +116,7 @@ def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[
     results: list[dict[str, Any]] = []
     errors: list[Any] = []
     hypotheses: list[dict[str, Any]] = []
+    outputs: list[Output] = []
     for load in loaders:
         recogniser = load()
         for num_beams in dict.fromkeys(args.num_beams if recogniser.decodes_with_beams else [1]):
@@ -131,6 +134,7 @@ def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[
             results.append(system | score_recognised(recogniser, recognised, rows, args))
             errors.append(_word_errors(rows, recognised))
             hypotheses += _hypotheses(system, rows, recognised)
+            outputs.append(_output(recogniser, recognised, rows))
         del recogniser
     _add_differences(results, errors, args)
     report = {
@@ -149,8 +153,15 @@ def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[
     _write(
         output.with_suffix(".hypotheses.jsonl"), "".join(json.dumps(h, ensure_ascii=False) + "\n" for h in hypotheses)
     )
+    write_report(report, rows, outputs, output.with_suffix(".html"))
     _write(output, json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
     return report
+
+
+def _output(recogniser: Recogniser, recognised: Recognised, rows: Sequence[Mapping[str, Any]]) -> Output:
+    if recognised.phonemes is None or recogniser.register is None:
+        return Output(recognised.texts)
+    return Output(recognised.texts, recognised.phonemes, reference_phonemes(rows, recogniser.register)[0])
 
 
 def _word_errors(rows: Sequence[Mapping[str, Any]], recognised: Recognised) -> Any:

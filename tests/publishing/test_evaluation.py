@@ -39,6 +39,13 @@ def test_report(report, corpus, tiny_whisper, tiny_ctc):
     assert result["rows"][2]["wer_difference"]["to"].endswith("1 beams")
 
 
+def test_a_page_lies_beside_the_report(report):
+    page = report.with_suffix(".html").read_text(encoding="utf-8")
+    for row in json.loads(report.read_text())["rows"]:
+        assert f"{100 * row['metrics']['wer']['value']:.2f}" in page
+    assert "<audio controls" in page and "silent 1" in page
+
+
 def test_hypotheses_are_those_that_were_scored(report):
     result = json.loads(report.read_text())
     lines = [json.loads(line) for line in report.with_suffix(".hypotheses.jsonl").read_text().splitlines()]
