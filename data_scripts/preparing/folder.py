@@ -117,16 +117,14 @@ class Folder:
         return self._committed(block) is not None or self._checked(block) is not None
 
     def _committed(self, block: int) -> dict[str, Any] | None:
-        if not self.record(block).is_file():
-            return None
-        data = json.loads(self.record(block).read_text(encoding="utf-8"))
-        return data if all((self.output / name).is_file() for name in data["shards"]) else None
+        data = _read(self.record(block))
+        return data if data and all((self.output / name).is_file() for name in data["shards"]) else None
 
     def _checked(self, block: int) -> list[list[list[Any]]] | None:
         """Outcomes of the rows of each part: [id, code, detail, file, notes, duration_s, digest]."""
-        if not self.checked(block).is_file():
+        if not (data := _read(self.checked(block))):
             return None
-        parts = json.loads(self.checked(block).read_text(encoding="utf-8"))["parts"]
+        parts = data["parts"]
         kept = [part for part, rows in enumerate(parts) if any(row[1] is None for row in rows)]
         return parts if all(self.checked_part(block, part).is_file() for part in kept) else None
 
@@ -197,6 +195,14 @@ def _publish(checked: Path, shard: Path, kept: list[bool]) -> None:
                 rows = parquet.read_row_group(group)
                 writer.write_group(rows.filter(pa.array(kept[first : first + len(rows)])))
                 first += len(rows)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A record; None where there is none, or the disk lost it: its block is then made again."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _run(state: Path) -> dict[str, Any]:

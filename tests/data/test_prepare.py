@@ -108,6 +108,15 @@ def test_a_shard_that_was_deleted_is_made_again(corpus, tmp_path):
     assert load_source(SourceArguments(str(tmp_path / "out")))["id"][:] == ["u0", "u1", "u3", "u4", "u6"]
 
 
+def test_a_record_that_the_disk_lost_is_made_again(corpus, tmp_path):
+    prepare(corpus, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    record = tmp_path / "out" / ".prepared" / "train" / "00001.json"
+    record.write_bytes(bytes(record.stat().st_size))
+    prepare(corpus, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
 def test_other_runs_are_left_alone(corpus, tmp_path):
     out = tmp_path / "out"
     prepare(corpus, out)
