@@ -40,8 +40,10 @@ def change_tempo(audio: np.ndarray, num_samples: int) -> np.ndarray:
     continue the waveform before them.
     """
     length = len(audio)
-    if num_samples == length or length < 2:
-        return audio if num_samples == length else _fitted(audio, num_samples)
+    if num_samples == length:
+        return audio
+    if min(length, num_samples) < 2:
+        return _fitted(audio, num_samples)
     num_hops = -(-num_samples // HOP) + 1
     # Room for searches before the start and after the end.
     padded = np.zeros(length + 4 * HOP + 4 * SEARCH, dtype=np.float32)

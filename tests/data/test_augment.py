@@ -115,6 +115,12 @@ def test_tempo_moves_events_and_keeps_pitch(factor):
     assert peak_hz(change_tempo(audio, round(len(audio) / factor))) == pytest.approx(200, rel=2e-3)
 
 
+@pytest.mark.parametrize("num_samples", [0, 1, 2, 5000])
+def test_tempo_reaches_any_length(num_samples):
+    out = change_tempo(sine(200, 0.1), num_samples)
+    assert len(out) == num_samples and out.dtype == np.float32 and np.isfinite(out).all()
+
+
 def test_speed_tempo_and_pitch_in_one_pass():
     audio = sine(300)
     out = warp(audio, speed=1.1, tempo=0.9, semitones=2.0)
