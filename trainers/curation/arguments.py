@@ -73,7 +73,7 @@ class EngineArguments:
 class LoopArguments:
     """Train, score, filter, and again."""
 
-    train_config: str = ""
+    train_config: str | None = None
     """Config of the training runs (scripts/train_tspc.py); its data.train is replaced by what is kept."""
     rounds: int = 2
     """How often; each round trains from the start of the training config."""
