@@ -37,7 +37,7 @@ ALIASES = {
 }
 RECORD_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 SENTENCE_SUFFIXES = (".txt",)
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 Record = tuple[str, dict[str, Any]]
 """Where a record stands ("metadata.csv:17") and its fields."""
@@ -92,7 +92,10 @@ def detect_kind(path: str, columns: Mapping[str, str] | None = None) -> str:
         return "corpus"
     if _HUB_ID.fullmatch(path) and not path.startswith((".", "/")) and suffix_of(path) not in RECORD_SUFFIXES:
         return "hub"
-    raise SourceError(f"{path}: no such file or folder")
+    raise SourceError(
+        f"{path}: no such file, folder or corpus, and no Hub id (owner/name).{closest(path, list(CORPORA))} "
+        "`scripts/prepare_data.py list` names the corpora"
+    )
 
 
 def metadata_files(folder: Path) -> dict[str, Path]:

@@ -216,7 +216,7 @@ def test_stats(run, vivos, tmp_path, monkeypatch):
     # A folder that was never prepared beside one that was.
     both = [tmp_path / "out" / "vivos", tmp_path / "plain"]
     code, _, err = run("stats", *both)
-    assert code == 2 and "plain: no such file or folder" in err
+    assert code == 2 and "plain: no such file, folder or corpus" in err
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "a.wav").write_bytes(encode(voice()))
@@ -236,7 +236,7 @@ def test_targets(tmp_path, vivos):
     (tmp_path / "lines.txt").write_text("xin chào\n", encoding="utf-8")
     target = find_target(str(tmp_path / "lines.txt"))
     assert (target.name, target.splits) == ("lines", ("train",))
-    with pytest.raises(SourceError, match="no such file or folder"):
+    with pytest.raises(SourceError, match="no such file, folder or corpus"):
         find_target("./nowhere")
 
 
