@@ -22,6 +22,7 @@ from trainers.metrics.phonemes import phoneme_list
 WORST, CONFUSIONS, SPEAKERS = 20, 30, 10
 LENGTHS_S = (0.0, 2.0, 5.0, 10.0, 20.0)  # borders of the table by duration
 MIN_SPEAKER_WORDS = 20
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _BOOTSTRAP_SAMPLES = 300  # of the intervals of groups: there are many of them
 _CODAS = {*CODA_SYMBOLS.values(), "kpz", "ŋmz"}
 
@@ -132,7 +133,7 @@ _COUNTS = ("length", "substitutions", "deletions", "insertions")
 def _interval(metric: Mapping[str, Any] | None, format: str = ".2f") -> str | None:
     if not metric or "low" not in metric:
         return None
-    return f"{100 * metric['low']:{format}} to {100 * metric['high']:{format}}"
+    return f"{100 * metric['low']:{format}} to {100 * metric['high']:{format}}".replace(" ", _NO_BREAK)
 
 
 def _intervals_plot(page: Page, systems: Sequence[Mapping[str, Any]], letters: Sequence[str]) -> None:
@@ -298,7 +299,8 @@ def _length_bin(duration_s: float | None) -> str:
         return ""
     low = max(border for border in LENGTHS_S if border <= duration_s)
     high = next((border for border in LENGTHS_S if border > duration_s), None)
-    return f"{low:g} to {high:g} s" if high is not None else f"{low:g} s and more"
+    text = f"{low:g} to {high:g} s" if high is not None else f"{low:g} s and more"
+    return text.replace(" ", _NO_BREAK)
 
 
 def _worst(page: Page, rows: Sequence[Mapping[str, Any]], pairs: Pairs, errors: ErrorCounts, unit: str) -> None:

@@ -130,7 +130,9 @@ class Stats:
 
     def _group(self, grouping: str, name: str) -> Group:
         groups = self.groups[grouping]
-        if name not in groups and len(groups) >= MAX_GROUPS:
+        if name in groups:
+            return groups[name]
+        if len(groups) >= MAX_GROUPS:
             name = OTHER_GROUPS
         return groups.setdefault(name, Group())
 

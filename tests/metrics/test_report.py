@@ -65,7 +65,7 @@ def read(path) -> tuple[str, Reader]:
     reader.feed(html)
     reader.close()
     assert reader.opened == []
-    return html, reader
+    return html.replace("\N{NO-BREAK SPACE}", " "), reader
 
 
 def test_the_page_has_the_figures_of_the_report(rows, tmp_path):
