@@ -59,7 +59,7 @@ def _ids(rows):
     return [rows[index]["id"] for index in range(len(rows))]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_read_for_themselves(prepared, method):
     rows = ShardRows(trusted_files(prepared, "train", Limits())[0])
     ids = _ids(rows)

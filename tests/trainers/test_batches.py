@@ -1,5 +1,6 @@
 """Batches of a Trainer from shards and mixtures, in any workers: exact, resumable, no waiting, no leaks."""
 
+import gc
 import json
 import os
 import time
@@ -112,7 +113,7 @@ def ids_and_epochs(rows):
     return {"rows": [(row["id"], row["epoch"]) for row in rows]}
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("persistent", [False, True])
 def test_epochs_reach_workers(files, method, persistent):
     rows = EpochRows(ShardRows(files))
@@ -168,16 +169,18 @@ def test_memory_is_flat_over_epochs(files, workers):
     sampler = BudgetBatchSampler(rows.rows["duration_s"], 3.0, blocks=rows.rows.blocks)
     loader = DataLoader(rows, batch_sampler=sampler, collate_fn=s2p_collator(), num_workers=workers)
     process, resident, handles = psutil.Process(os.getpid()), [], []
+    children = len(process.children())  # of earlier tests: multiprocessing keeps a process of its own
     for epoch in range(24):
         rows.set_epoch(epoch)
         sampler.set_epoch(epoch)
         for _ in loader:
             pass
         if epoch % 8 == 7:
+            gc.collect()  # a finished loader's pipes go with it
             resident.append(process.memory_info().rss)
             handles.append(process.num_fds())
     assert resident[-1] - resident[0] < 8 << 20 and handles[-1] <= handles[0] + 2
-    assert not process.children()
+    assert len(process.children()) == children
 
 
 def test_the_mixin_serves_any_trainer():
