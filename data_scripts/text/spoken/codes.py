@@ -9,7 +9,7 @@ from data_scripts.text.spoken.reading import Piece, Place, Reading, say, spell, 
 
 _PHONE = re.compile(
     r"(?:(?P<plus>\+)|\(\+(?=\d))?(?P<code>84)\)?[\s.-]?\(?\d{2,4}\)?(?:[\s.-]?\d{2,4}){2,3}(?![\d,]|[.]\d)"
-    r"|\(?0\d{1,3}\)?[\s.-]?\d{2,4}(?:[\s.-]?\d{2,4}){1,3}(?![\d,]|[.]\d|/)"
+    r"|\(?0\d{1,3}\)?[\s.-]?\d{2,8}(?:[\s.-]?\d{2,4}){0,3}(?![\d,]|[.]\d|/)"
     r"|1[89]00[\s.-]?\d{2,4}(?:[\s.-]?\d{2,4}){0,2}(?![\d,]|[.]\d|/)"
 )
 _ANY_PHONE = re.compile(

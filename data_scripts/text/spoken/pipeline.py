@@ -30,7 +30,7 @@ _UNIT_WORDS = "|".join(
 )
 # A text without any of these is returned as it is.
 _ANYTHING = re.compile(
-    rf"[\d{_SIGNS}]|[{UPPER}][{UPPER}]|(?<![^\W_])[IVXCF](?![^\W_])|[^\W\d_A-Z]\w*[A-ZĐ]|://|[^\W\d_]\.[^\W\d_]"
+    rf"[\d{_SIGNS}]|[{UPPER}][{UPPER}]|(?<![^\W_])[IVXCF](?![^\W_])|[^\W\d_A-Z][A-ZĐ]|://|[^\W\d_]\.[^\W\d_]"
     rf"|(?<![^\W_])(?:[A-ZĐa-z][a-z]{{0,2}}\.|(?:{_UNIT_WORDS})(?![^\W_])|vv\.|vd[:.]|[Tt]p )"
 )
 _WORD_START = r"(?<![^\W_])"
@@ -38,7 +38,7 @@ _CANDIDATE = re.compile(
     rf"(?P<digit>\d)|(?P<sign>[{_SIGNS}]|[{signs.DASHES}](?=\s?[\d$€£+(IVX])|(?<=\d)\s?[x*](?=\s?\d)|/(?=\s?\w)"
     rf"|\((?=(?:0\d{{1,3}}|\+84)\)[\s.-]?\d))"
     rf"|{_WORD_START}(?P<word>[{UPPER}][{UPPER}]|[^\W\d_]{{1,14}}-?\d|[^\W\d_]*[^\W\d_{UPPER}][A-ZĐ]"
-    rf"|[IVXCF](?![^\W_])|[^\W\d_]{{1,5}}\.|vd:|[Tt]p |(?:{_UNIT_WORDS})(?![^\W_])|[{UPPER}]&)"
+    rf"|[IVXCF](?![^\W_])|[^\W\d_]{{1,5}}\.|vd:|[Tt]p |[ACS]\$|(?:{_UNIT_WORDS})(?![^\W_])|[{UPPER}]&)"
 )
 _ADDRESS_HINT = re.compile(r"@\w|://|[a-zA-Z0-9]\.[a-zA-Z]{2}")
 _CANDIDATE_OR_ADDRESS = re.compile(

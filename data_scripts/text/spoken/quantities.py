@@ -22,10 +22,13 @@ _METRES_AND = re.compile(r"(\d)m(\d{2}|[14-9])(?!\w)")  # 1m65; 5m2 is an area
 _BY_NUMBER = re.compile(r"x\d")
 _SLASH_WORD = re.compile(r"/\s?([^\W\d_]+(?:[²³]|\^?[23](?!\d))?)(?![\w²³/])")
 _CURRENT = re.compile(r"điện|dòng|sạc|ampe|cầu chì")  # 12A is rather a road or a class
+_QUOTES = {'"': '"', "”": "“", "″": "″", "'": "'", "’": "‘", "′": "′"}  # closing mark -> opening mark
+_COUNTED_PADDED = re.compile(r"0[1-9]\s[^\W\d_A-ZĐ]{2}")  # "01 vé" in official style
 _VERSION = re.compile(r"\d+(?:\.\d+){2,}(?![\w])")
 _POWER = re.compile(r"\^\s?([-−–]?)(\d+)|([⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _SCORE = re.compile(r"(\d{1,3})\s?[-–—:]\s?(\d{1,3})(?![\d%/]|[.,:-]\d)")
-_SLASHED = re.compile(r"(\d{1,6})\s?/\s?(\d{1,6})(?![\d/]|[.,]\d)")
+_SLASHED = re.compile(r"(\d{1,6})\s?/\s?(\d{1,6})(?![\d/]|[^\W\d_]|[.,]\d)")
+_BYTES = re.compile(r"\s?[MGT]B(?!\w)")
 _MONTH_FOLLOWS = re.compile(r"\s?tháng(?!\w)")
 _EQUALS = re.compile(r"\s?=")
 _ORDINAL = {"1": "nhất", "4": "tư"}
@@ -66,7 +69,11 @@ def quantity(place: Place) -> Reading | None:
     if (height := place.match(_METRES_AND)) is not None:
         return say(height.end(), f"{numerals.plain(height[1])} mét {numerals.plain(height[2])}")
     written = match.group()
-    if written.isdecimal() and written[0] == "0" and place.last in _TO_INTEGER:
+    if (
+        written.isdecimal()
+        and int(written[0]) == 0
+        and (place.last in _TO_INTEGER or (place.last != "số" and place.match(_COUNTED_PADDED)))
+    ):
         words = numerals.integer(int(written))
     else:
         words = numerals.number(written)
@@ -114,10 +121,20 @@ def _unit(place: Place, at: int) -> tuple[str, int] | None:
     entry = units().get(unit_key(match[1]))
     if entry is None or (match[1] == "A" and not _CURRENT.search(place.left(30))):
         return None
+    if match[1] in _QUOTES and not _is_measure(place, at, match[1]):
+        return None
     glued = match.start(1) == at and place.text[at - 1].isdecimal()
     if entry[1] == "glued" and not glued:
         return None
     return entry[0], match.end()
+
+
+def _is_measure(place: Place, at: int, mark: str) -> bool:
+    """Whether a quotation mark after digits means minutes or inches: no long number, nothing quoted to close."""
+    opening = _QUOTES[mark]
+    before = place.text[:at]
+    closes = before.count(opening) > before.count(mark) if opening != mark else before.count(mark) % 2
+    return at - place.start < 4 + ("," in before[place.start :] or "." in before[place.start :]) and not closes
 
 
 def _with_per(place: Place, words: str, end: int) -> tuple[str, int]:
@@ -151,6 +168,7 @@ _PER_WORDS = words_of(
     "giây phút giờ ngày đêm tuần tháng quý năm người lần lượt hộ chiếc cái con cây bộ vé suất buổi tiết khóa khoá lít "
     "tấn tạ chỉ lượng cổ phiếu lô thùng bao gói hộp chai cân ký kí sào mẫu mét đầu trận tập trang bài"
 )
+_MONEY_WORDS = words_of("đồng đ usd euro mỹ triệu nghìn ngàn tỷ tỉ xu")
 _COUNTED_BEFORE = re.compile(
     r"(?:\d|trăm|chục|nghìn|ngàn|vạn|triệu|tỷ|tỉ|mươi|mười|mấy|vài|mỗi|tỷ lệ|tốc độ|giá|mức|mật độ)\W[^.,;]{0,16}$"
 )
@@ -163,8 +181,9 @@ def per(place: Place) -> Reading | None:
         return None
     unit = units().get(unit_key(match[1]))
     if unit is not None and unit[1] == "alone":
-        return say(match.end(), f"{'một' if place.last in ('đồng', 'usd', 'đ') else 'trên'} {unit[0]}")
-    return say(match.end(), f"một {match[1]}") if match[1] in _PER_WORDS else None
+        return say(match.end(), f"{'một' if place.last in _MONEY_WORDS else 'trên'} {unit[0]}")
+    priced = place.last in _MONEY_WORDS and match[1].islower()
+    return say(match.end(), f"một {match[1]}") if priced or match[1] in _PER_WORDS else None
 
 
 _COUNTS = words_of("trăm chục nghìn ngàn vạn triệu tỷ tỉ")
@@ -211,7 +230,13 @@ def fraction(place: Place) -> Reading | None:
         return None
     first, second = int(match[1]), int(match[2])
     numerals = place.numerals
-    if place.last in _HOUSE_WORDS or not 0 < first < second <= 100 or match[1][0] == "0" or (first, second) == (24, 7):
+    if (
+        place.last in _HOUSE_WORDS
+        or place.match(_BYTES, match.end())
+        or not 0 < first < second <= 100
+        or match[1][0] == "0"
+        or (first, second) == (24, 7)
+    ):
         return say(match.end(), f"{numerals.plain(match[1])} trên {numerals.plain(match[2])}")
     if place.match(_MONTH_FOLLOWS, match.end()):
         return say(match.end(), f"{numerals.integer(first)} hoặc {numerals.integer(second)}")

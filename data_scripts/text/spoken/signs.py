@@ -9,7 +9,9 @@ from data_scripts.text.spoken.quantities import FRACTIONS, units
 from data_scripts.text.spoken.reading import Place, Reading, say
 
 DASHES = "-–—−"
-_CURRENCY = re.compile(r"(US\$|\$US|[$€£¥₩₫]|USD|VND|VNĐ|EUR|GBP|JPY)\s?(" + NUMBER + r")(?:(k|K|tr|M|B)(?!\w))?")
+_CURRENCY = re.compile(
+    r"((?:US|HK|NT|A|C|S)\$|\$US|[$€£¥₩₫]|USD|VND|VNĐ|EUR|GBP|JPY)\s?(" + NUMBER + r")(?:(k|K|tr|M|B)(?!\w))?"
+)
 _MAGNITUDES = re.compile(r"\s?(trăm|nghìn|ngàn|triệu|tỷ|tỉ|million|billion)(?!\w)(?:\s(tỷ|tỉ|triệu)(?!\w))?", re.I)
 _MAGNITUDE_NAMES = {"million": "triệu", "billion": "tỷ", "k": "nghìn", "tr": "triệu", "m": "triệu", "b": "tỷ"}
 _NAMED_CURRENCY = re.compile(r"\s?(?:đô la|đôla|đô-la|usd|mỹ kim|euro|bảng|yên)", re.I)

@@ -12,7 +12,7 @@ from data_scripts.text.spoken.numbers import Numerals
 from data_scripts.text.spoken.reading import Place, Reading, say, words_of
 
 # Words that a day and month follow.
-_DAY_WORDS = words_of("ngày sáng trưa chiều tối đêm khuya hôm mùng mồng mồng rằm lễ dịp tết nghỉ")
+_DAY_WORDS = words_of("ngày sáng trưa chiều tối đêm khuya hôm mùng mồng mồng rằm lễ kiện dịp tết nghỉ")
 _ALREADY_DAY = frozenset(("ngày", "mùng", "mồng", "hôm"))
 _WEEKDAYS = frozenset(f"thứ {word}" for word in words_of("hai ba tư năm sáu bảy 2 3 4 5 6 7")) | {"chủ nhật"}
 _MONTH_WORDS = frozenset(("tháng",))
@@ -24,14 +24,14 @@ _FULL = re.compile(r"(\d{1,2})\s?([/.-])\s?(\d{1,2})\s?\2\s?(\d{4})(?![\d/]|[.,-
 _SHORT_YEAR = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{2})(?![\d/]|[.,-]\d)")
 _MONTH_YEAR = re.compile(r"(\d{1,2})\s?[/-]\s?((?:1[0-9]|20|21)\d{2})(?![\d/]|[.,-]\d)")
 _MONTH_DOT_YEAR = re.compile(r"(\d{1,2})\.((?:19|20)\d{2})(?![\d/]|[.,-]\d)")
-_DAY_MONTH = re.compile(r"(\d{1,2})\s?([/.-])\s?(\d{1,2})(?![\d/%]|[.,]\d|-\d{2,})")
+_DAY_MONTH = re.compile(r"(\d{1,2})\s?([/.-])\s?(\d{1,2})(?![\d/%]|[^\W\d_]|[.,]\d|-\d{2,})")
 _DATE_BEFORE = re.compile(r"\d/\d{1,2}(?:/\d{4})?\s?(?:[-–,]|đến|tới|và|hoặc)\s?$")
 _DATE_AFTER = re.compile(r"\s?(?:[-–]|đến|tới)\s?(?:ngày )?\d{1,2}/\d{1,2}(?![\d/])")
-_MONTH_FOLLOWS = re.compile(r"\s?tháng(?!\w)")
+_NOT_A_DATE = re.compile(r"\s?(?:tháng|triệu|tỷ|tỉ|nghìn|[KMGT]B|kg|km|cm|mm|m|inch)(?!\w)|\s?%")
 _HOUR = re.compile(
-    r"(\d{1,2})\s?(?:h|g(?=\d\d)|giờ(?=\d))\s?(?:(\d{1,2})(?:['’′]|p(?:h|hút)?)?)?(?:(\d{1,2})s)?(?![\w])", re.I
+    r"(\d{1,2})\s?(?:h|g(?=\d\d)|giờ(?=\d))\s?(?:(\d{1,2})(?:['’′]|\s?phút|ph?)?)?(?:(\d{1,2})s)?(?![\w])", re.I
 )
-_CLOCK = re.compile(r"(\d{1,2})\s?:\s?(\d{2})(?:\s?:\s?(\d{2}))?(?:h)?(?![\w:]|[.,]\d)")
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?(?:h)?(?![\w:]|[.,]\d)")
 _TITLE = re.compile(r"[”\")]?\s?[-–—(]\s?$")  # "More, More, More" – 4:42
 _ENDS = re.compile(r"\)?\s*$")
 _HALF_DAY = re.compile(r"\s?(?:([ap])\.?m\b\.?)", re.I)
@@ -92,7 +92,7 @@ def day_and_month(place: Place) -> Reading | None:
     if match is None:
         return None
     day, mark, month = int(match[1]), match[2], int(match[3])
-    if not _is_day(day, month) or place.match(_MONTH_FOLLOWS, match.end()):
+    if not _is_day(day, month) or place.match(_NOT_A_DATE, match.end()):
         return None
     expected = (
         place.last in _DAY_WORDS
