@@ -5,6 +5,7 @@ the vocabulary (OOV) are those whose sound no dictionary and no syllable table k
 can ("unknown": digits, other scripts).
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -299,13 +300,14 @@ def _count_row(
 
 def _count_duration(stats: Stats, duration_s: float | None, num_syllables: int) -> int:
     """Milliseconds of the row; 0 if they are not known."""
-    if duration_s is None:
+    if duration_s is None or not 0 <= duration_s < math.inf:
         stats.num_without_duration += 1
         return 0
+    milliseconds = round(1000 * duration_s)
     stats.duration_s.add(duration_s)
-    if num_syllables and duration_s > 0:
-        stats.syllables_per_s.add(num_syllables / duration_s)
-    return round(1000 * duration_s)
+    if num_syllables and milliseconds:
+        stats.syllables_per_s.add(1000 * num_syllables / milliseconds)
+    return milliseconds
 
 
 def _flush(stats: Stats, words: _Words, pending: Counter[str], labelled: "Counter[PhonemisedWord]") -> None:

@@ -36,7 +36,7 @@ rows_of_any_kind = st.fixed_dictionaries(
     {},
     optional={
         "text": st.none() | texts | st.text(max_size=12),
-        "duration_s": st.none() | st.floats(0, 1e5),
+        "duration_s": st.none() | st.floats(0, 1e5) | st.sampled_from([float("nan"), float("inf"), -1.0, 1e-310]),
         "speaker": st.none() | st.sampled_from(["a", "b", "c"]),
         "dialect": st.none() | st.sampled_from(["north", "south"]),
         "emotion": st.none() | st.sampled_from(["angry", "sad"]),
@@ -197,6 +197,7 @@ def test_splits_that_share_speakers_and_sentences_are_found():
         [{"text": "chỉ có chữ", "corpus": "text"}] * 3,
         [{"duration_s": 1.5, "emotion": "angry", "speaker": "[bold]a"}, {"duration_s": 2.5, "emotion": "sad"}],
         [{"text": "", "duration_s": None}],
+        [{"text": "a", "duration_s": 1e-310}, {"text": "a", "duration_s": float("nan")}],
         [{"text": "<script>alert(1)</script>", "duration_s": 0.0, "speaker": "<b>$x_{", "corpus": "\x00[/red]"}],
     ],
 )
