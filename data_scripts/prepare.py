@@ -25,7 +25,7 @@ from rich.progress import Progress
 from data_scripts import readers
 from data_scripts.drop_report import DropReport
 from data_scripts.engines import Engine, EngineError, make_engine
-from data_scripts.files import DiskFull
+from data_scripts.files import DiskFull, remove_partials
 from data_scripts.preparing.blocks import plan_blocks
 from data_scripts.preparing.checking import Job, check_block
 from data_scripts.preparing.folder import Folder, OutputError
@@ -106,6 +106,8 @@ def prepare_split(
             # The drop limit is for the whole, not for each shard.
             if report.num_rows >= ROWS_TO_JUDGE and report.exceeds(limits.max_drop_fraction):
                 break
+        else:
+            remove_partials(folder.state)  # of workers that were killed; none is at work any more
         folder.save_report(report)
     if limits.max_drop_fraction is not None and report.exceeds(limits.max_drop_fraction):
         raise TooManyDropped(report, limits.max_drop_fraction)
