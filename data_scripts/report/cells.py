@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup, escape
 
-from data_scripts.audio import SAMPLING_RATE_HZ, AudioError, AudioSource, decode_audio, resample
+from data_scripts.decoding import SAMPLING_RATE_HZ, AudioError, AudioSource, decode_audio, resample
 
 NOTHING = "–"
 # Not allowed in HTML, or able to reorder the text around them (U+202A to U+202E, U+2066 to U+2069).
@@ -89,7 +89,7 @@ def printable(value: Any) -> str:
 def encode_clip(clip: AudioClip) -> EncodedClip:
     """16 kHz mono MP3 of about 3 kB a second, or WAV where libsndfile has no MP3 encoder. Never raises.
 
-    Ogg would be smaller still, but its streams carry a random number: the same page would differ at every writing.
+    Not Ogg: its streams carry a random number, and the same page would differ at every writing.
     """
     import soundfile
 
