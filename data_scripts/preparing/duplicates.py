@@ -34,7 +34,7 @@ def shared_recordings(folders: Iterable[str | Path]) -> dict[str, dict[str, Any]
                 if not state.is_dir():
                     continue
                 place = f"{Path(folder).name}/{state.name}"
-                for digest, row_id in _recordings(state):
+                for digest, row_id in recordings(folder, state.name):
                     entered = database.execute("INSERT OR IGNORE INTO audio VALUES (?, ?, ?)", (digest, place, row_id))
                     if entered.rowcount == 1:
                         continue
@@ -47,9 +47,9 @@ def shared_recordings(folders: Iterable[str | Path]) -> dict[str, dict[str, Any]
     return found
 
 
-def _recordings(state: Path) -> Iterator[tuple[str, str]]:
-    """Digest and id of every recording that the records of a split name."""
-    for record in sorted(state.glob("[0-9]*.json")):
+def recordings(folder: str | Path, split: str) -> Iterator[tuple[str, str]]:
+    """Digest and id of every recording that the records of a prepared split name."""
+    for record in sorted((Path(folder) / STATE / split).glob("[0-9]*.json")):
         yield from json.loads(record.read_text(encoding="utf-8"))["audio"].items()
 
 
