@@ -32,6 +32,7 @@ CODES: dict[str, tuple[Verdict, str]] = {
     "truncated": ("dropped", "cut off, or shorter than stated"),
     "duration_mismatch": ("dropped", "longer than stated"),
     "no_text": ("dropped", "no transcript"),
+    "label_too_long": ("dropped", "more phonemes than the decoder has places, or the recording frames"),
     "duplicate_id": ("dropped", "an earlier row has the same id"),
     **{f"text_{code}": ("dropped", meaning) for code, meaning in PROBLEM_CODES.items() if code != "empty"},
     "resampled": ("repaired", "not at 16 kHz: resampled when read"),

@@ -62,6 +62,8 @@ class DataArguments:
     """Longer utterances are dropped and reported."""
     max_dropped: float = 0.05
     """Share of unusable rows above which the run stops instead of training on the rest."""
+    allow_shared_recordings: bool = False
+    """Go on although recordings are both trained on and evaluated on, which makes the scores worthless."""
     mixture_exponent: float = 1.0
     """Shares of several sources in an epoch: hours ** this, times their weights; 1 is natural, 0 gives all as much."""
     batch_duration_s: float | None = None

@@ -18,6 +18,7 @@ from data_scripts.sampling import ratio_counts, ratio_sample
 from data_scripts.sources import SourceArguments, SourceError, load_source
 from trainers.arguments import Config
 from trainers.checks import ConfigError
+from trainers.label_limits import LabelLimits, drop, drop_long_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -54,7 +55,7 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
         report_folder: where the drop reports go, as `drop_report-<split>-<number>.json`; None saves none.
 
     Raises:
-        ConfigError: nothing is left to train or evaluate on.
+        ConfigError: nothing is left to train or evaluate on, two rows have one id, or a recording is in both.
         SourceError, SchemaError, TooManyDropped: see `data_scripts`.
     """
     from data_scripts.validate import Seen
@@ -73,7 +74,7 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
         weights.append(1.0)
         names.append("generated sentences")
     train, passes = mix(parts, _weights(config, parts, weights), config.training.seed, names)
-    validation = None
+    validation, heard = None, seen
     if config.training.eval_strategy != "no" or config.training.eval_on_start:
         seen = Seen()
         parts = [
@@ -85,6 +86,7 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
             parts.append(synthetic_rows(count, config.training.seed, "validation"))
         validation = mix(parts, [1.0] * len(parts), config.training.seed).rows
     _save_reports(reports, report_folder)
+    _on_every_rank(lambda: _refuse_repeats(config, reports, heard, seen))
     if (config.cache.encoder_states or config.cache.s2p_outputs) and not hasattr(train, "num_rows"):
         raise ConfigError("data.train", "a cache needs rows that can be read in any order: set streaming to false")
     for key, rows in (("data.train", train), ("data.validation", validation)):
@@ -151,15 +153,54 @@ def _clean(
         source = replace(source, max_rows=min(limit, source.max_rows or limit))
     if text:
         source = replace(source, kind="text")
-    elif (trusted := _trusted(config, source, name, reports)) is not None:
+    elif (trusted := _trusted(config, source, name, seen, reports)) is not None:
         return trusted
     raw = load_source(source, normalise=False, fill_durations=not text)
+
+    def validate() -> "Dataset | IterableDataset":
+        clean = _validated(config, raw, source, name, seen, reports, text)
+        limits = LabelLimits.of(config)
+        if limits is None:
+            return clean
+        fitting = drop_long_labels(clean, limits, reports[name])
+        if not isinstance(clean, IterableDataset):
+            _stop_if_too_many(config, reports[name])
+        return fitting
+
     if text or isinstance(raw, IterableDataset) or world_size() == 1:
-        return _validated(config, raw, source, name, seen, reports, text)
-    return _shared(raw, lambda: _validated(config, raw, source, name, seen, reports, text))
+        return validate()
+    return _shared(raw, validate)
 
 
-def _trusted(config: Config, source: SourceArguments, name: str, reports: dict[str, Any]) -> Any:
+def _stop_if_too_many(config: Config, report: "DropReport") -> None:
+    from data_scripts.validate import TooManyDropped
+
+    if report.exceeds(config.data.max_dropped):
+        raise TooManyDropped(report, config.data.max_dropped)
+
+
+def _refuse_repeats(config: Config, reports: dict[str, Any], heard: Any, held_out: Any) -> None:
+    """Ids that occur twice, and recordings that are trained on and evaluated on."""
+    for report in reports.values():
+        twice = next((finding for finding in report.findings if finding.code == "duplicate_id"), None)
+        if twice:
+            raise ConfigError(
+                "data",
+                f"{report.counts['duplicate_id']} row(s) of {report.source} have an id that an earlier row has, the "
+                f"first {twice.row_id!r} ({twice.file}): give every row its own id, or set id_prefix of the source",
+            )
+    shared = [] if heard is held_out else [digest for digest in held_out.audio if digest in heard.audio]
+    if not shared:
+        return
+    pairs = "; ".join(f"{heard.audio[digest]} and {held_out.audio[digest]}" for digest in shared[:3])
+    message = f"{len(shared)} recording(s) are trained on and evaluated on, by the bytes of their files: {pairs}"
+    if not config.data.allow_shared_recordings:
+        advice = "take them out of one of the two, or set data.allow_shared_recordings to true if that is meant"
+        raise ConfigError("data.validation", f"{message}; {advice}")
+    logger.warning(message)
+
+
+def _trusted(config: Config, source: SourceArguments, name: str, seen: Any, reports: dict[str, Any]) -> Any:
     """The rows of a folder that `scripts/prepare_data.py` wrote, without decoding them again; None for other sources.
 
     Limits of the duration are applied by the durations that it measured.
@@ -169,8 +210,9 @@ def _trusted(config: Config, source: SourceArguments, name: str, reports: dict[s
     if source.kind not in ("auto", "parquet") or renamed or not (folder / ".prepared").is_dir():
         return None
     from data_scripts.drop_report import DropReport
+    from data_scripts.preparing.duplicates import recordings
     from data_scripts.shards import ShardRows, durations, open_mapped, read_column, trusted_files
-    from data_scripts.validate import Limits, TooManyDropped
+    from data_scripts.validate import Limits
 
     shortest, longest = config.data.min_duration_s, config.data.max_duration_s
     files, problem = trusted_files(folder, source.split, Limits(shortest, longest))
@@ -187,14 +229,40 @@ def _trusted(config: Config, source: SourceArguments, name: str, reports: dict[s
             code = "too_short" if seconds[row] < shortest else "too_long"
             report.add(code, ids[row], detail=f"{seconds[row]:.2f} s by the prepared folder")
         report.seconds_dropped = float(seconds[~fits].sum())
+    keep = keep[_fitting(config, files, keep, report)]
     if rank() == 0:
         logger.info("%s; checked when it was prepared", report.summary())
-    if report.exceeds(config.data.max_dropped):
-        raise TooManyDropped(report, config.data.max_dropped)
+        for digest, row_id in recordings(folder, source.split):
+            seen.first_with(digest, row_id)
+    _stop_if_too_many(config, report)
     if source.streaming:
         return ShardRows(files, keep)
     rows = open_mapped(files)
     return rows if len(keep) == len(rows) else rows.select(keep)
+
+
+def _fitting(config: Config, files: list[str], keep: np.ndarray, report: "DropReport") -> np.ndarray:
+    """Which of the kept rows of some shards have labels that fit."""
+    from data_scripts.shards import durations, read_column
+
+    fits = np.ones(len(keep), dtype=bool)
+    limits = LabelLimits.of(config)
+    if limits is None:
+        return fits
+    texts, seconds = read_column(files, "text"), durations(files)
+    spans: list[Any] = []
+
+    def row_at(place: int) -> dict[str, Any]:
+        spans[:] = spans or read_column(files, "spans")
+        row = int(keep[place])
+        return {"text": texts[row], "duration_s": float(seconds[row]), "spans": spans[row]}
+
+    found = list(limits.find([texts[row] for row in keep], seconds[keep].tolist(), row_at))
+    ids = read_column(files, "id") if found else []
+    for place, problem in found:
+        fits[place] = False
+        drop(report, {**row_at(place), "id": ids[int(keep[place])]}, problem)
+    return fits
 
 
 class AllNew:
@@ -269,6 +337,22 @@ def _shared(raw: "Dataset", validate: Callable[[], Any]) -> "Dataset":
     features = Features({key: value for key, value in FEATURES.items() if key != "audio"})
     joined = concatenate_datasets([kept, table_from_rows(rows, features)], axis=1)
     return joined.select_columns(list(FEATURES))
+
+
+def _on_every_rank(check: Callable[[], None]) -> None:
+    """A check that the first process alone can make, raised on all of them."""
+    failure: list[Any] = [None]
+    if rank() == 0:
+        try:
+            check()
+        except ConfigError as error:
+            failure = [(error.key, error.message)]
+    if world_size() > 1:
+        from accelerate.utils import broadcast_object_list
+
+        broadcast_object_list(failure, from_process=0)
+    if failure[0] is not None:
+        raise ConfigError(*failure[0])
 
 
 def _save_reports(reports: dict[str, Any], folder: str | Path | None) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -69,7 +70,9 @@ def test_weights_repeat_rows_after_validation(corpus):
 
 def test_mixture_exponent_evens_sources_out(corpus, tmp_path):
     sources = f"[{{path: {corpus}/speech}}, {{path: {corpus}/speech, split: validation}}]"
-    rows = build_datasets(config_of(corpus, "--data.train", sources, "--data.mixture_exponent", "0"))
+    # The second source is the validation data.
+    argv = ["--data.mixture_exponent", "0", "--data.allow_shared_recordings", "true"]
+    rows = build_datasets(config_of(corpus, "--data.train", sources, *argv))
     taken = [rows.select(epoch) for epoch in range(3)]
     # Six and two rows, four of each in an epoch.
     assert [(int((one < 6).sum()), int((one >= 6).sum())) for one in taken] == [(4, 4)] * 3
@@ -166,3 +169,21 @@ def test_narrower_durations_need_no_decoding(prepared):
     argv = ["--data.min_duration_s", "0.6", "--data.max_dropped", "1", "--training.eval_strategy", "no"]
     with pytest.raises(ConfigError, match="no usable row"):
         build_datasets(of_prepared(prepared, *argv, "--training.load_best_model_at_end", "false"))
+
+
+def test_recordings_that_are_trained_on_and_evaluated_on(prepared, caplog):
+    shutil.copyfile(prepared / "speech" / "train" / "3.wav", prepared / "speech" / "validation" / "1.wav")
+    for argv in ([], ["--data.train", f"[{{path: {prepared}/clean}}]"]):
+        with pytest.raises(
+            ConfigError, match=r"1 recording\(s\) are trained on and evaluated on.*train3 and validation1"
+        ):
+            build_datasets(config_of(prepared, *argv))
+    build_datasets(config_of(prepared, "--data.allow_shared_recordings", "true"))
+    assert "train3 and validation1" in caplog.text
+
+
+def test_an_id_that_occurs_twice(corpus):
+    with (corpus / "speech" / "train" / "metadata.csv").open("a", encoding="utf-8") as file:
+        file.write("5.wav,train0,ba\n")
+    with pytest.raises(ConfigError, match=r"an id that an earlier row has, the first 'train0' \(.*5\.wav\)"):
+        build_datasets(config_of(corpus, "--data.max_dropped", "1"))

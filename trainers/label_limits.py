@@ -1,0 +1,124 @@
+"""Utterances whose phonemes cannot fit: more than the decoder has places, or than the recording has frames.
+
+The first would stop a run in the middle, the second teaches a model to invent: no alignment exists, and nobody speaks
+that fast. Both are dropped with the code `label_too_long` before training.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from trainers.arguments import Config
+from trainers.checks import ConfigError
+from trainers.pins import split_pin
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+    from data_scripts.drop_report import DropReport
+
+CODE = "label_too_long"
+FRAMES_PER_S = 50  # of every encoder here
+# Ordinary text has about one phoneme for each character, so only texts half as long as the limit are looked up. A
+# text of nothing but spelled letters has more; the collator names it.
+MAX_PHONEMES_PER_CHARACTER = 2
+
+
+class LabelLimits:
+    """Which rows of stage s2p have a label that fits. Picklable, for streams read in worker processes.
+
+    Args:
+        register: of the phonemes.
+        max_phonemes: places of the decoder, `</s>` included.
+    """
+
+    def __init__(self, register: str, max_phonemes: int) -> None:
+        self.register, self.max_phonemes = register, max_phonemes
+        self._g2p: Any = None
+
+    @classmethod
+    def of(cls, config: Config) -> "LabelLimits | None":
+        """Those of a run; None for stages that write text, which has no limit.
+
+        Raises:
+            ConfigError: the model to start from has no readable config.
+        """
+        if config.stage != "s2p":
+            return None
+        model = config.model.s2p
+        if model.path is None:
+            return cls(config.model.register, model.max_phonemes)
+        from transformers import PreTrainedConfig
+
+        repo, pin = split_pin(model.path)
+        try:
+            found = PreTrainedConfig.get_config_dict(repo, **pin)[0]
+        except (OSError, ValueError) as error:
+            raise ConfigError("model.s2p.path", f"cannot load {model.path}: {error}") from error
+        return cls(config.model.register, int(found.get("max_target_positions", model.max_phonemes)))
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        """Why the label of a row does not fit; empty if it does."""
+        text, seconds = row["text"], row.get("duration_s")
+        frames = self.max_phonemes if seconds is None else int(seconds * FRAMES_PER_S)
+        if len(text) * MAX_PHONEMES_PER_CHARACTER < min(frames, self.max_phonemes):
+            return ""
+        if self._g2p is None:
+            from data_scripts.text.g2p import G2P
+
+            self._g2p = G2P(cast(Any, self.register))
+        spans = [(span["start"], span["end"], span["lang"]) for span in row.get("spans") or ()]
+        count = len(self._g2p.phonemise(text, spans).phonemes)
+        if count >= self.max_phonemes:
+            return f"{count} phonemes, the decoder has places for {self.max_phonemes - 1}"
+        if seconds is not None and count > frames:
+            return f"{count} phonemes in {seconds:.2f} s, which are {frames} frames"
+        return ""
+
+    def find(
+        self, texts: Sequence[str], seconds: Sequence[float | None], row_at: Callable[[int], Mapping[str, Any]]
+    ) -> Iterator[tuple[int, str]]:
+        """Numbers of the rows that do not fit, and why.
+
+        Args:
+            row_at: one row by number; asked for rows with long texts alone.
+        """
+        for index, (text, one) in enumerate(zip(texts, seconds, strict=True)):
+            lower = self.max_phonemes if one is None else min(one * FRAMES_PER_S, self.max_phonemes)
+            if len(text) * MAX_PHONEMES_PER_CHARACTER >= int(lower) and (problem := self.problem(row_at(index))):
+                yield index, problem
+
+
+class _Fits:
+    """`IterableDataset.filter` that enters what it drops into a report."""
+
+    def __init__(self, limits: LabelLimits, report: "DropReport") -> None:
+        self.limits, self.report = limits, report
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        problem = self.limits.problem(row)
+        if problem:
+            drop(self.report, row, problem)
+        return not problem
+
+
+def drop(report: "DropReport", row: Mapping[str, Any], problem: str) -> None:
+    """Enter a row that had been counted as kept."""
+    seconds = row.get("duration_s") or 0.0
+    audio = row.get("audio") or {}
+    report.add(CODE, row["id"], str(audio.get("path") or ""), problem)
+    report.seconds_kept -= seconds
+    report.seconds_dropped += seconds
+
+
+def drop_long_labels(
+    rows: "Dataset | IterableDataset", limits: LabelLimits, report: "DropReport"
+) -> "Dataset | IterableDataset":
+    """The validated rows whose labels fit; the others are entered into the report of their source."""
+    from datasets import IterableDataset
+
+    if isinstance(rows, IterableDataset):
+        return rows.filter(_Fits(limits, report))
+    dropped = dict(limits.find(rows["text"], rows["duration_s"], rows.__getitem__))
+    for index, problem in dropped.items():
+        drop(report, rows[index], problem)
+    return rows.select([index for index in range(len(rows)) if index not in dropped]) if dropped else rows
