@@ -82,6 +82,7 @@ def load_recogniser(
     from transformers import AutoConfig, pipeline
 
     import models.tspc as tspc
+    from models.tspc.loading_tspc import plain_weights
 
     repo, pin = split_pin(model)
     try:
@@ -100,7 +101,8 @@ def load_recogniser(
     else:
         options["trust_remote_code"] = trust_remote_code
     try:
-        pipe = pipeline("automatic-speech-recognition", model=repo, **pin, **options)
+        with plain_weights(model):
+            pipe = pipeline("automatic-speech-recognition", model=repo, **pin, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, tspc.CheckpointError) as error:
         raise RecogniserError(f"cannot load {model} as a speech recogniser: {_first_line(error)}") from error
     if pipe.tokenizer is not None and pipe.tokenizer.pad_token_id is None:

@@ -4,6 +4,7 @@
 All ids of the phoneme side are fixed: `<pad>` 0, `</s>` 1, `<unk>` 2, `<s>` 3.
 """
 
+from itertools import pairwise
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, T5Config, Wav2Vec2BertConfig, Wav2Vec2Config, WhisperConfig
@@ -15,6 +16,8 @@ ENCODER_CONFIGS: dict[str, type[PreTrainedConfig]] = {
 }
 DECODER_TYPES = ("transformer", "gru", "lstm")
 ENCODER_WINDOWS = ("padded", "trimmed")
+# Far above what these models are built with. A config.json of someone else's may ask for any amount of memory.
+MAX_PARAMETERS, MAX_LAYERS = 10_000_000_000, 1000
 
 # The same pipeline serves both published models: text for TSPC, phonemes as text for S2P.
 ASR_PIPELINE = {
@@ -34,6 +37,33 @@ def one_of(owner: str, field: str, value: Any, allowed: Any) -> None:
 def at_least(owner: str, field: str, value: Any, lowest: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
         raise ValueError(f"{owner}.{field} is {value!r}; it must be a whole number of at least {lowest}")
+
+
+def refuse_huge(owner: str, config: Any) -> None:
+    """Raise ValueError, before any memory is asked for, if a config describes more than any machine would hold.
+
+    The number of parameters is estimated from above by widths, layers and rows of embeddings.
+    """
+
+    def largest(*names: str) -> int:
+        values = [getattr(config, name, None) for name in names]
+        return max((value for value in values if isinstance(value, int)), default=0)
+
+    width = largest("d_model", "hidden_size")
+    inner = max(width, largest("d_ff", "intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim"))
+    inner = max(inner, largest("d_kv") * largest("num_heads"), largest("bridge_hidden_size"))
+    layers = largest("encoder_layers", "num_layers", "num_hidden_layers")
+    layers += largest("decoder_layers", "num_decoder_layers")
+    rows = largest("vocab_size") + largest("phoneme_vocab_size") + largest("num_mel_bins", "max_source_positions")
+    rows += largest("max_target_positions") + largest("feature_projection_input_dim")
+    channels = [1, *(getattr(config, "conv_dim", None) or ())]
+    convolutions = sum(a * b for a, b in pairwise(channels)) * 10
+    parameters = rows * width + layers * 4 * width * inner + convolutions
+    if layers > MAX_LAYERS or parameters > MAX_PARAMETERS:
+        raise ValueError(
+            f"{owner} describes a model of about {parameters:.1e} parameters in {layers} layers; at most "
+            f"{MAX_PARAMETERS:.0e} in {MAX_LAYERS} are built: config.json is damaged, or not of this kind of model"
+        )
 
 
 def as_config(value: Any, config_class: type[PreTrainedConfig]) -> PreTrainedConfig:
@@ -126,6 +156,8 @@ class S2PConfig(PreTrainedConfig):
             at_least("S2PConfig", field, getattr(self, field), 1)
         at_least("S2PConfig", "vocab_size", self.vocab_size, 5)
         at_least("S2PConfig", "max_target_positions", self.max_target_positions, 2)
+        refuse_huge("S2PConfig", self)
+        refuse_huge("S2PConfig.encoder_config", encoder)
         if self.d_model % self.decoder_attention_heads:
             raise ValueError(
                 f"S2PConfig.d_model is {self.d_model}, not a multiple of decoder_attention_heads "
@@ -180,6 +212,7 @@ class P2TConfig(T5Config):
         at_least("P2TConfig", "vocab_size", self.vocab_size, 4)
         if self.bridge_hidden_size is not None:
             at_least("P2TConfig", "bridge_hidden_size", self.bridge_hidden_size, 1)
+        refuse_huge("P2TConfig", self)
 
 
 class TSPCConfig(PreTrainedConfig):

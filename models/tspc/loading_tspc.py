@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,9 +53,11 @@ class StrictModel(InitialisedAsStock):
         Raises:
             CheckpointError: a weight file is truncated or damaged, or tensors are missing, misshapen or too many
                 (named).
+            OSError: no model.safetensors; weights of these models are never pickles.
         """
         from safetensors import SafetensorError
 
+        kwargs.setdefault("use_safetensors", True)
         accepts_mismatch = kwargs.pop("ignore_mismatched_sizes", False)
         try:
             # Mismatched shapes are reported below, by name: the stock error points to a log.
@@ -118,6 +121,22 @@ def whole_tensors() -> Iterator[None]:
         deepspeed_integration.set_hf_deepspeed_config(active)
 
 
+@contextlib.contextmanager
+def plain_weights(source: str) -> Iterator[None]:
+    """Say what is wrong with a pytorch_model.bin that holds more than tensors; torch has refused to run it.
+
+    Raises:
+        ValueError
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{source}: its weights are damaged, or a pickle that would run code when it is read; nothing of it "
+            "was run. Use a version with model.safetensors"
+        ) from error
+
+
 def read_encoder_config(encoder_id_or_path: str, **hub_kwargs: Any) -> PreTrainedConfig:
     """The config of a speech encoder's checkpoint.
 
@@ -144,7 +163,7 @@ def load_encoder_weights(
         ValueError: the checkpoint lacks a tensor of the encoder (named).
     """
     hub_kwargs = {"dtype": torch.float32, **hub_kwargs}
-    with whole_tensors():
+    with whole_tensors(), plain_weights(encoder_id_or_path):
         source, info = AutoModel.from_pretrained(
             encoder_id_or_path, config=encoder_config, output_loading_info=True, **hub_kwargs
         )
@@ -164,7 +183,7 @@ def read_t5(id_or_path: str, **hub_kwargs: Any) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(id_or_path, **hub_kwargs)
     if config.model_type not in T5_TYPES:
         raise ValueError(f"{id_or_path} is a {config.model_type!r} checkpoint; P2T starts from: {', '.join(T5_TYPES)}")
-    with whole_tensors():
+    with whole_tensors(), plain_weights(id_or_path):
         model, info = AutoModelForSeq2SeqLM.from_pretrained(
             id_or_path, config=config, output_loading_info=True, **{"dtype": torch.float32, **hub_kwargs}
         )

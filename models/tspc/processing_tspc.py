@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoProcessor, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
+from .audio_tspc import MAX_CHANNELS, to_mono
 from .configuration_tspc import S2PConfig, TSPCConfig
 
 SPECIAL_PHONEMES = ("<pad>", "</s>", "<unk>", "<s>")
@@ -94,8 +95,11 @@ def speech_inputs(
 
 
 def check_waveform(waveform: Any, name: str) -> np.ndarray:
-    """One-dimensional float32 samples, or a ValueError that names the audio."""
-    samples = np.asarray(waveform, dtype=np.float32)
+    """One-dimensional float32 samples (integers are scaled to [-1, 1)), or a ValueError that names the audio."""
+    samples = np.asarray(waveform)
+    if samples.ndim == 1 and samples.dtype.kind in "iu":
+        samples = to_mono(samples, name)
+    samples = samples.astype(np.float32, copy=False)
     if samples.ndim != 1:
         raise ValueError(f"{name} has shape {samples.shape}; it must be mono, (samples,)")
     if samples.size == 0:
@@ -137,11 +141,12 @@ def _log_mel(feature_extractor: Any, audio: list[np.ndarray]) -> dict[str, torch
 
 
 def as_list(value: Any) -> list:
-    """One utterance or several -> several. A list of numbers is one waveform."""
+    """One utterance or several -> several. A list of numbers is one waveform, (samples, channels) one recording."""
     if isinstance(value, list | tuple) and value and not np.isscalar(value[0]):
         return list(value)
     if isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 2:
-        return list(value)
+        # As files are read: (16000, 2) is a second in stereo, not 16,000 utterances.
+        return [to_mono(value, "audio")] if value.shape[1] <= MAX_CHANNELS < value.shape[0] else list(value)
     return [value]
 
 
@@ -154,6 +159,12 @@ class _SpeechProcessor(ProcessorMixin):
         if audio is None and all(value is None for _, value in targets.values()):
             raise ValueError("the processor got nothing: give audio, text or phonemes")
         encoded: dict[str, Any] = {}
+        if audio is not None and sampling_rate is None:
+            rate = self.feature_extractor.sampling_rate
+            raise ValueError(
+                f"sampling_rate is not given: samples alone do not tell their rate; pass that of the recording, which "
+                f"must be {rate} Hz (sampling_rate={rate})"
+            )
         if audio is not None:
             encoded.update(speech_inputs(self.feature_extractor, as_list(audio), sampling_rate))
         for key, (tokenizer, value) in targets.items():
@@ -179,7 +190,11 @@ class S2PProcessor(_SpeechProcessor):
     def __call__(
         self, audio: Any = None, phonemes: str | list[str] | None = None, *, sampling_rate: int | None = None
     ) -> dict[str, torch.Tensor]:
-        """Audio (one array or several) and space-joined phonemes -> batch of tensors; `labels` padded with -100."""
+        """Audio (one array or several) and space-joined phonemes -> batch of tensors; `labels` padded with -100.
+
+        Raises:
+            ValueError: audio without its sampling rate, or at another than the model hears; see `speech_inputs`.
+        """
         return self._encode(audio, sampling_rate, {"labels": (self.tokenizer, phonemes)})
 
 
@@ -194,7 +209,11 @@ class TSPCProcessor(_SpeechProcessor):
     def __call__(
         self, audio: Any = None, text: str | list[str] | None = None, *, sampling_rate: int | None = None
     ) -> dict[str, torch.Tensor]:
-        """Audio (one array or several) and text -> batch of tensors; `labels` padded with -100."""
+        """Audio (one array or several) and text -> batch of tensors; `labels` padded with -100.
+
+        Raises:
+            ValueError: audio without its sampling rate, or at another than the model hears; see `speech_inputs`.
+        """
         return self._encode(audio, sampling_rate, {"labels": (self.tokenizer, text)})
 
     def decode_phonemes(self, phoneme_ids: Any) -> list[str]:
@@ -208,26 +227,28 @@ def check_compatible(
     """Refuse a processor that was not made for the model; parts given as `None` are not checked.
 
     Args:
-        config: `S2PConfig` (where `tokenizer` is the phoneme tokenizer) or `TSPCConfig`.
+        config: `S2PConfig` (where `tokenizer` is the phoneme tokenizer), `P2TConfig` or `TSPCConfig`.
 
     Raises:
         ValueError: vocabularies of different sizes, or features of another shape; both sizes are named.
     """
-    s2p_config = config
-    if config.model_type == "tspc":
-        s2p_config = config.s2p_config
-        if tokenizer is not None and not 0 <= config.vocab_size - len(tokenizer) <= SPARE_TEXT_ROWS:
-            raise ValueError(
-                f"the text tokenizer has {len(tokenizer)} tokens but the model has {config.vocab_size} text "
-                "embeddings: they come from different checkpoints; load both from one folder"
-            )
-    else:
+    kind = config.model_type
+    s2p_config = config.s2p_config if kind == "tspc" else config
+    if kind == "tspc_s2p":
         phoneme_tokenizer = tokenizer
-    if phoneme_tokenizer is not None and len(phoneme_tokenizer) != s2p_config.vocab_size:
+    elif tokenizer is not None and not 0 <= config.vocab_size - len(tokenizer) <= SPARE_TEXT_ROWS:
         raise ValueError(
-            f"the phoneme tokenizer has {len(phoneme_tokenizer)} tokens but the model emits {s2p_config.vocab_size}: "
+            f"the text tokenizer has {len(tokenizer)} tokens but the model has {config.vocab_size} text "
+            "embeddings: they come from different checkpoints; load both from one folder"
+        )
+    phonemes, does = (config.phoneme_vocab_size, "reads") if kind == "tspc_p2t" else (s2p_config.vocab_size, "emits")
+    if phoneme_tokenizer is not None and len(phoneme_tokenizer) != phonemes:
+        raise ValueError(
+            f"the phoneme tokenizer has {len(phoneme_tokenizer)} tokens but the model {does} {phonemes}: "
             "they come from different checkpoints; load both from one folder"
         )
+    if kind == "tspc_p2t":
+        return
     encoder = s2p_config.encoder_config
     if feature_extractor is None:
         return

@@ -29,6 +29,32 @@ def test_s2p_config_refuses_and_teaches(fields, says):
         S2PConfig(**fields)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"vocab_size": 1 << 40},
+        {"decoder_layers": 10**6},
+        {"d_model": 1 << 20, "decoder_ffn_dim": 1 << 20},
+        {"encoder_config": {**ENCODERS["whisper"], "max_source_positions": 10**12}},
+        {"encoder_config": {**ENCODERS["wav2vec2"], "conv_dim": [10**6] * 7}},
+        {"encoder_config": {**ENCODERS["wav2vec2-bert"], "feature_projection_input_dim": 1 << 40}},
+    ],
+    ids=str,
+)
+def test_huge_models_are_refused_before_they_are_built(fields):
+    with pytest.raises(ValueError, match=r"S2PConfig.* describes a model of about .* parameters"):
+        S2PConfig(**fields)
+
+
+def test_huge_text_models_are_refused_and_large_ones_are_not():
+    with pytest.raises(ValueError, match="P2TConfig describes"):
+        P2TConfig(d_ff=1 << 40)
+    # mT5-XXL and the widest Whisper: the largest that there are.
+    P2TConfig(vocab_size=250_112, d_model=4096, d_kv=64, d_ff=10_240, num_layers=24, num_heads=64)
+    large = WhisperConfig(d_model=1280, encoder_layers=32, decoder_layers=32, encoder_ffn_dim=5120, num_mel_bins=128)
+    S2PConfig(encoder_config=large, d_model=1280, decoder_layers=32, decoder_attention_heads=20, decoder_ffn_dim=5120)
+
+
 def test_stages_with_other_phonemes_do_not_join():
     with pytest.raises(ValueError, match=r"emits 30 .* reads 31"):
         TSPCConfig(s2p_config={"vocab_size": 30}, p2t_config={"phoneme_vocab_size": 31})

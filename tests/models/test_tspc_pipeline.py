@@ -57,7 +57,7 @@ def s2p_asr(tmp_path_factory):
 def test_text_and_phonemes_are_those_of_generate(asr):
     audio = speech(1.0)
     result = asr(audio, return_phonemes=True)
-    inputs = asr.processor(audio=audio)
+    inputs = asr.processor(audio=audio, sampling_rate=16_000)
     with torch.no_grad():
         output = asr.model.generate(**inputs, return_phonemes=True)
     assert result["text"] == asr.tokenizer.decode(output.sequences[0], skip_special_tokens=True) != ""

@@ -93,7 +93,7 @@ def test_s2p_processor(tmp_path):
     batch = processor(audio=[speech(0.5), speech(0.3)], phonemes=["t i -0", "z"], sampling_rate=16_000)
     assert batch["input_features"].shape[:2] == (2, 80)
     assert batch["labels"].tolist()[1] == [PHONEMES.convert_tokens_to_ids("z"), 1, -100, -100]
-    one = processor(audio=speech(0.5))
+    one = processor(audio=speech(0.5), sampling_rate=16_000)
     torch.testing.assert_close(one["input_features"][0], batch["input_features"][0])
     with pytest.raises(ValueError, match="got nothing"):
         processor()
@@ -101,13 +101,27 @@ def test_s2p_processor(tmp_path):
     loaded = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
     assert loaded.tokenizer.get_vocab() == PHONEMES.get_vocab()
     assert type(loaded).__name__ == "S2PProcessor"
-    again = S2PProcessor.from_pretrained(tmp_path)(audio=speech(0.5), phonemes="t i -0")
+    again = S2PProcessor.from_pretrained(tmp_path)(audio=speech(0.5), phonemes="t i -0", sampling_rate=16_000)
     assert torch.equal(again["input_features"], one["input_features"])
+
+
+def test_samples_as_files_are_read():
+    """Integers and (samples, channels), which others take for loud audio and for thousands of utterances."""
+    processor = S2PProcessor(feature_extractor(), PHONEMES)
+    integers = np.round(speech(0.5) * 32767).astype(np.int16)
+    wanted = processor(audio=integers.astype(np.float32) / 32768, sampling_rate=16_000)["input_features"]
+    stereo = np.stack([integers, integers], 1)
+    for audio in (integers, stereo, torch.from_numpy(stereo), [integers]):
+        torch.testing.assert_close(processor(audio=audio, sampling_rate=16_000)["input_features"], wanted)
+    batch = processor(audio=np.stack([integers, integers]), sampling_rate=16_000)["input_features"]
+    torch.testing.assert_close(batch, wanted.expand(2, -1, -1))
+    with pytest.raises(ValueError, match="sampling_rate is not given"):
+        processor(audio=speech(0.5))
 
 
 def test_tspc_processor(tmp_path):
     processor = TSPCProcessor(feature_extractor(), word_tokenizer(), PHONEMES)
-    batch = processor(audio=speech(0.5), text="xin chào các bạn")
+    batch = processor(audio=speech(0.5), text="xin chào các bạn", sampling_rate=16_000)
     assert batch["labels"].shape == (1, 5)
     processor.save_pretrained(tmp_path)
     make_tspc().config.save_pretrained(tmp_path)
