@@ -25,6 +25,7 @@ from models.tspc import (
     TSPCForConditionalGeneration,
     TSPCProcessor,
     build_phoneme_tokenizer,
+    check_compatible,
 )
 from models.tspc.loading_tspc import whole_tensors
 from trainers.arguments import Config
@@ -87,6 +88,7 @@ def build_processor_and_model(config: Config, texts: Sequence[str] = ()) -> Stag
     build = {"s2p": _build_s2p, "p2t": lambda c: _build_p2t(c, texts), "joint": _build_joint}[config.stage]
     with whole_tensors():
         stage = build(config)
+    _check_fit(config, stage)
     if config.model.attn_implementation != "sdpa":
         stage.model.set_attn_implementation(config.model.attn_implementation)
     return stage
@@ -207,6 +209,17 @@ def _check_register(config: Config, tokenizer: Any, key: str) -> None:
         )
 
 
+def _check_fit(config: Config, stage: Stage) -> None:
+    """Every id that the tokenizers can give has its row in the model's embeddings."""
+    parts = {"tokenizer": stage.processor.tokenizer}
+    if config.stage != "s2p":
+        parts["phoneme_tokenizer"] = stage.processor.phoneme_tokenizer
+    try:
+        check_compatible(stage.model.config, **parts)
+    except ValueError as error:
+        raise ConfigError({"s2p": "model.s2p", "p2t": "model.p2t"}.get(config.stage, "model"), str(error)) from error
+
+
 def add_adapters(stage: Stage, config: Config, base_folder: Path, *, save: bool) -> Any:
     """LoRA on the speech encoder of S2P; decoder and heads are trained in full and saved with the adapters.
 
@@ -250,7 +263,7 @@ def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any
     seed = config.training.seed
     if config.stage == "p2t":
         labels = PhonemeLabels(G2P(config.model.register), stage.processor.phoneme_tokenizer)
-        text = TextLabels(stage.processor.tokenizer)
+        text = TextLabels(stage.processor.tokenizer, stage.model.config.vocab_size)
         data = config.data
         changes = {"noise": data.phoneme_noise, "shuffle": data.word_shuffle}
         return P2TCollator(labels, text, **changes, seed=seed, dialect=data.dialect)
@@ -261,7 +274,7 @@ def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any
         raise ConfigError(f"data.augmentation.{error.key}", error.detail) from error
     inputs = SpeechInputs(stage.processor.feature_extractor, seed=seed, augmentation=augmenter)
     if config.stage == "joint":
-        return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer))
+        return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer, stage.model.config.vocab_size))
     return S2PCollator(inputs, PhonemeLabels(G2P(config.model.register), stage.processor.tokenizer))
 
 

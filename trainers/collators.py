@@ -207,14 +207,29 @@ class S2PCollator:
 
 
 class TextLabels:
-    """Texts as ids ending in `</s>`, by the text tokenizer."""
+    """Texts as ids ending in `</s>`, by the text tokenizer.
 
-    def __init__(self, tokenizer: Any):
+    Args:
+        tokenizer: of the text.
+        num_embeddings (`int`, *optional*): rows of the model's text embedding, for a check.
+
+    Raises:
+        RowError: an id without a row in the embedding.
+    """
+
+    def __init__(self, tokenizer: Any, num_embeddings: int | None = None):
         self.tokenizer = tokenizer
+        self.num_embeddings = num_embeddings
 
     def __call__(self, rows: Sequence[Row]) -> torch.Tensor:
         eos = self.tokenizer.eos_token_id
         ids = self.tokenizer([row["text"] for row in rows], add_special_tokens=True)["input_ids"]
+        for row, one in zip(rows, ids, strict=True):
+            if self.num_embeddings is not None and max(one, default=0) >= self.num_embeddings:
+                raise RowError(
+                    f"row {row['id']!r}: its text has token id {max(one)}, the model's embedding has "
+                    f"{self.num_embeddings} rows; use the tokenizer that the model was built with"
+                )
         return pad_ids([one if one and one[-1] == eos else [*one, eos] for one in ids], IGNORED)
 
 

@@ -206,3 +206,11 @@ def test_rows_are_stamped_and_lengths_checked():
         row_lengths(rows, "seconds")
     with pytest.raises(ValueError, match="row-0"):
         row_lengths(rows.remove_columns("duration_s").add_column("duration_s", [None, 1.0, 1.0, 1.0]), "duration_s")
+
+
+def test_text_ids_have_their_row_in_the_embedding():
+    rows = [{"id": "u1", "text": "abc dad"}]
+    highest = int(TextLabels(TEXT_TOKENIZER)(rows).max())
+    assert TextLabels(TEXT_TOKENIZER, highest + 1)(rows).max() == highest
+    with pytest.raises(RowError, match=rf"row 'u1'.* token id {highest}, .* {highest} rows"):
+        TextLabels(TEXT_TOKENIZER, highest)(rows)
