@@ -45,6 +45,9 @@ class SealedSaves(_Base):
             and its step, before older ones are deleted.
     """
 
+    # The base class types it as optional.
+    model: Any
+
     def __init__(
         self,
         *args: Any,
@@ -175,8 +178,7 @@ class SealedSaves(_Base):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             # A pickle nobody reads, with every argument in clear.
-            folder = output_dir if output_dir is not None else self.args.output_dir
-            Path(folder, ARGUMENTS_PICKLE).unlink(missing_ok=True)
+            Path(output_dir or self.args.output_dir or ".", ARGUMENTS_PICKLE).unlink(missing_ok=True)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         with self._noting_problems():

@@ -42,9 +42,9 @@ class StepTimes(TrainerCallback):
 
 def make_trainer(kind: type[Seq2SeqTrainer], folder: Path) -> Seq2SeqTrainer:
     torch.manual_seed(0)
-    model = T5ForConditionalGeneration(
-        T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=8, num_heads=8, decoder_start_token_id=0)
-    )
+    config = T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=8, num_heads=8)
+    config.decoder_start_token_id = config.pad_token_id
+    model = T5ForConditionalGeneration(config)
     ids = torch.randint(2, 32_000, (BATCH_SIZE * STEPS * 20, TOKENS)).tolist()
     rows = Dataset.from_dict({"id": [str(i) for i in range(len(ids))], "input_ids": ids, "labels": ids})
     args = Seq2SeqTrainingArguments(

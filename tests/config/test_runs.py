@@ -94,7 +94,7 @@ def test_all_checkpoints_damaged(started):
     run = plan_run(config_in(started, "--training.resume", "auto"))
     for step in (2, 10):
         (started / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"State")
-    with pytest.raises(RunError, match="every checkpoint .* was damaged"):
+    with pytest.raises(RunError, match=r"every checkpoint .* was damaged"):
         settle_checkpoint(run, required=True)
     assert settle_checkpoint(run).checkpoint is None
     assert plan_run(config_in(started, "--training.resume", "auto")).checkpoint is None
@@ -123,7 +123,7 @@ def test_nothing_to_resume(tmp_path, started):
     assert plan_run(config_in(tmp_path / "new", "--training.resume", "auto")).checkpoint is None
     for step in (2, 10):
         (started / f"checkpoint-{step}" / "optimizer.pt").unlink()
-    with pytest.raises(RunError, match="no whole checkpoint.*\n.*optimizer.pt is missing"):
+    with pytest.raises(RunError, match=r"no whole checkpoint.*\n.*optimizer.pt is missing"):
         plan_run(config_in(started, "--training.resume", "true"))
     assert plan_run(config_in(started, "--training.resume", "auto")).checkpoint is None
 
