@@ -275,7 +275,8 @@ def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any
     inputs = SpeechInputs(stage.processor.feature_extractor, seed=seed, augmentation=augmenter)
     if config.stage == "joint":
         return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer, stage.model.config.vocab_size))
-    return S2PCollator(inputs, PhonemeLabels(G2P(config.model.register), stage.processor.tokenizer))
+    labels = PhonemeLabels(G2P(config.model.register), stage.processor.tokenizer)
+    return S2PCollator(inputs, labels, stage.model.config.max_target_positions)
 
 
 def log_augmentation(collator: Any, rows: Any) -> None:

@@ -196,14 +196,26 @@ class S2PCollator:
     Args:
         inputs (`SpeechInputs`): makes the model inputs.
         labels (`PhonemeLabels`): makes the target phonemes, the most probable pronunciation.
+        max_phonemes (`int`, *optional*): places of the decoder, `</s>` included.
+
+    Raises:
+        RowError: a label longer than the decoder.
     """
 
-    def __init__(self, inputs: SpeechInputs, labels: PhonemeLabels):
+    def __init__(self, inputs: SpeechInputs, labels: PhonemeLabels, max_phonemes: int | None = None):
         self.inputs = inputs
         self.labels = labels
+        self.max_phonemes = max_phonemes
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        return {**self.inputs(rows), "labels": pad_ids([self.labels(row) for row in rows], IGNORED)}
+        labels = [self.labels(row) for row in rows]
+        for row, one in zip(rows, labels, strict=True):
+            if self.max_phonemes is not None and len(one) > self.max_phonemes:
+                raise RowError(
+                    f"row {row['id']!r}: {len(one)} phonemes with </s>, the decoder has {self.max_phonemes} places; "
+                    "take the row out, or train with a higher model.s2p.max_phonemes"
+                )
+        return {**self.inputs(rows), "labels": pad_ids(labels, IGNORED)}
 
 
 class TextLabels:

@@ -214,3 +214,13 @@ def test_text_ids_have_their_row_in_the_embedding():
     assert TextLabels(TEXT_TOKENIZER, highest + 1)(rows).max() == highest
     with pytest.raises(RowError, match=rf"row 'u1'.* token id {highest}, .* {highest} rows"):
         TextLabels(TEXT_TOKENIZER, highest)(rows)
+
+
+def test_a_label_longer_than_the_decoder_is_named():
+    row = {**make_rows(1)[0], "id": "u1", "text": "abc dad"}
+    collator = s2p_collator()
+    collator.max_phonemes = 7
+    assert collator([row])["labels"].shape == (1, 7)
+    collator.max_phonemes = 6
+    with pytest.raises(RowError, match=r"row 'u1': 7 phonemes with </s>, the decoder has 6 places"):
+        collator([row])
