@@ -67,6 +67,7 @@ class Evaluation:
     num_beams: int | None = None
     num_utterances: int | None = None
     normalizer_version: str | None = None
+    spoken_form_version: str | None = None
     command: str | None = None
     confidence: float = 0.95
 
@@ -91,6 +92,7 @@ class CardFacts:
     language: Sequence[str] = ("vi", "en")
     register: str = "full"
     normalizer_version: str | None = None
+    spoken_form_version: str | None = None
     licence: str = "apache-2.0"
     command: str | None = None
     hardware: str | None = None
@@ -275,6 +277,7 @@ def _public(facts: CardFacts) -> CardFacts:
         language=_listed(facts.language),
         register=facts.register,
         normalizer_version=facts.normalizer_version,
+        spoken_form_version=facts.spoken_form_version,
         licence=facts.licence,
         command=public_command(facts.command) if facts.command else None,
         hardware=mask_tokens(facts.hardware) if facts.hardware else None,
@@ -318,6 +321,7 @@ def _training_lines(facts: CardFacts) -> list[tuple[str, str]]:
         ("Data", ", ".join(facts.datasets)),
         ("Phoneme register", facts.register),
         ("Text normaliser version", facts.normalizer_version),
+        ("Spoken form version", facts.spoken_form_version),
         *((key.replace("_", " ").capitalize(), value) for key, value in facts.training.items()),
         ("Hardware", facts.hardware),
     ]
@@ -339,6 +343,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
                 **{key: round(100 * metric[key], 2) for key in ("low", "high") if key in metric},
                 **({"confidence": evaluation.confidence} if "low" in metric else {}),
                 **({"normalizer_version": evaluation.normalizer_version} if evaluation.normalizer_version else {}),
+                **({"spoken_form_version": evaluation.spoken_form_version} if evaluation.spoken_form_version else {}),
             }
             or None,
         )

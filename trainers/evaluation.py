@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from data_scripts.sources import load_source
 from data_scripts.text.normalize import NORMALIZER_VERSION, normalize_text
+from data_scripts.text.spoken import SPOKEN_FORM_VERSION
 
 from .card import (
     FACTS_FILE,
@@ -142,6 +143,7 @@ def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[
         "data": _plain(asdict(args.data)) | {"utterances": len(rows)},
         "skipped": skipped,
         "normalizer_version": NORMALIZER_VERSION,
+        "spoken_form_version": SPOKEN_FORM_VERSION,
         "phoneme_reference": "canonical",
         "command": mask_tokens(" ".join(sys.argv)),
         "hardware": describe_hardware(),
@@ -266,6 +268,7 @@ def card_evaluations(report: Mapping[str, Any], model: str) -> list[Evaluation]:
             num_beams=row["num_beams"],
             num_utterances=data["utterances"],
             normalizer_version=report["normalizer_version"],
+            spoken_form_version=report.get("spoken_form_version"),
             command=report["command"],
             confidence=row["bootstrap"]["confidence"],
         )

@@ -19,6 +19,7 @@ from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, Traini
 from data_scripts.schema import SchemaError
 from data_scripts.sources import SourceError
 from data_scripts.text.normalize import NORMALIZER_VERSION
+from data_scripts.text.spoken import SPOKEN_FORM_VERSION
 from data_scripts.validate import TooManyDropped
 from trainers.arguments import Config
 from trainers.assembly import (
@@ -257,6 +258,7 @@ def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hour
         datasets=list(dict.fromkeys(source.path for source in [*config.data.train, *config.data.text])),
         register=config.model.register,
         normalizer_version=NORMALIZER_VERSION,
+        spoken_form_version=SPOKEN_FORM_VERSION,
         hardware=device_name(args),
         command=command,
         commit=source_commit(),
@@ -323,6 +325,7 @@ def add_figures(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores:
         num_beams=config.training.generation_num_beams,
         num_utterances=len(trainer.eval_dataset),  # type: ignore[arg-type]
         normalizer_version=NORMALIZER_VERSION,
+        spoken_form_version=SPOKEN_FORM_VERSION,
     )
     if metrics:
         update_model_card(run.model_folder, evaluations=[figures])

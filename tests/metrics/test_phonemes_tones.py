@@ -6,6 +6,7 @@ import pytest
 
 from data_scripts.text.normalize import NORMALIZER_VERSION
 from data_scripts.text.phonemes import full_to_vmd
+from data_scripts.text.spoken import SPOKEN_FORM_VERSION
 from trainers.metrics import phoneme_error_rate, score, tone_confusions
 
 
@@ -60,6 +61,7 @@ def test_score_is_complete_and_json_ready():
     assert result["metrics"]["wer_en"]["errors"] == 2
     assert result["counts"]["switching_utterances"] == 1
     assert result["normalizer_version"] == NORMALIZER_VERSION
+    assert result["spoken_form_version"] == SPOKEN_FORM_VERSION
     for metric in result["metrics"].values():
         assert metric["low"] <= metric["value"] <= metric["high"]
     json.dumps(result, allow_nan=False)

@@ -15,6 +15,7 @@ EVALUATION = Evaluation(
     num_beams=4,
     num_utterances=120,
     normalizer_version="3",
+    spoken_form_version="2",
     command="python scripts/eval_asr.py --model /home/mai/runs/tspc --data.path amvi/cs-test",
 )
 BASELINE = Evaluation(metrics={"wer": 0.279}, dataset="amvi/cs-test", split="test", model="vinai/PhoWhisper-base")
@@ -22,6 +23,7 @@ BASELINE = Evaluation(metrics={"wer": 0.279}, dataset="amvi/cs-test", split="tes
 
 def write(folder, **facts):
     given = {"base_model": ["vinai/PhoWhisper-base"], "datasets": ["VLSP/x"], "normalizer_version": "3"} | facts
+    given.setdefault("spoken_form_version", "2")
     write_model_card(folder, **{"stage": "tspc"} | given)
     return ModelCard.load(folder / "README.md")
 
@@ -47,7 +49,11 @@ def test_card_of_an_evaluated_model(tmp_path):
         "amvi/cs-test",
         "test",
     )
-    assert wer.metric_args == {"low": 19.0, "high": 23.0, "confidence": 0.95, "normalizer_version": "3"}
+    assert wer.metric_args == {"low": 19.0, "high": 23.0, "confidence": 0.95} | {
+        "normalizer_version": "3",
+        "spoken_form_version": "2",
+    }
+    assert "Spoken form version" in card.text
     assert "| this model | amvi/cs-test (test) | 4 | 20.84 [19.00, 23.00] | 7.12 | 120 |" in card.text
     assert "| baseline vinai/PhoWhisper-base | amvi/cs-test (test) |  | 27.90 |  |  |" in card.text
     assert 'pipeline("automatic-speech-recognition", model="mai/tspc", trust_remote_code=True)' in card.text

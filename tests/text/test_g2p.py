@@ -188,7 +188,7 @@ def test_command(capsys):
 
 
 def test_command_shows_what_is_wrong(capsys):
-    assert main(["lúc 9h 你好"]) == 1
+    assert main(["lúc 9h 你好", "--as_written"]) == 1
     shown = capsys.readouterr().out
     assert "unknown   9h, 你好" in shown
     assert "problems  digits, other_script" in shown

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_scripts.spans import SpanError, mark_text, parse_marked_text
+from data_scripts.text.__main__ import main
 from data_scripts.text.normalize import normalize_with_spans, text_problems
 from data_scripts.text.spoken import SPOKEN_FORM_VERSION, spoken_form, unspoken
 
@@ -203,3 +204,13 @@ def test_digits_of_other_scripts_are_digits() -> None:
 
 def test_the_version_is_stated() -> None:
     assert SPOKEN_FORM_VERSION.count(".") == 1
+
+
+def test_the_command_line_shows_what_is_said(capsys) -> None:
+    assert main(["ngày 2/9 có [en]meeting[/en] về GDP"]) == 0
+    shown = capsys.readouterr().out
+    assert "spoken    ngày hai tháng chín có [en]meeting[/en] về [en]g d p[/en]" in shown
+    assert "problems" not in shown
+    main(["ngày 2/9", "--as_written"])
+    shown = capsys.readouterr().out
+    assert "spoken" not in shown and "problems  digits" in shown

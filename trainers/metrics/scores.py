@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_scripts.text.normalize import NORMALIZER_VERSION
+from data_scripts.text.spoken import SPOKEN_FORM_VERSION
 
 from .alignment import ErrorCounts
 from .bootstrap import DEFAULT_NUM_SAMPLES
@@ -37,9 +38,9 @@ def score(
 
     Returns:
         `{"metrics": {name: {"value", "low", "high", "errors", "length", …}}, "counts": {name: int},
-        "tones": {"confusions", "tone_only_substitutions"}, "normalizer_version", "bootstrap"}` with names `wer`,
-        `syer`, `cer`, `per_full`, `per_vmd`, `wer_vi`, `wer_en`, `wer_switch`; a name without any reference unit (no
-        English word in the test set, say) is absent, its count is 0.
+        "tones": {"confusions", "tone_only_substitutions"}, "normalizer_version", "spoken_form_version", "bootstrap"}`
+        with names `wer`, `syer`, `cer`, `per_full`, `per_vmd`, `wer_vi`, `wer_en`, `wer_switch`; a name without any
+        reference unit (no English word in the test set, say) is absent, its count is 0.
 
     Raises:
         ValueError: lists of different lengths, or nothing to score in any reference.
@@ -72,5 +73,6 @@ def score(
         "counts": counts,
         **tones,
         "normalizer_version": NORMALIZER_VERSION,
+        "spoken_form_version": SPOKEN_FORM_VERSION,
         "bootstrap": interval | {"unit": "utterance"},
     }

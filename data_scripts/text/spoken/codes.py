@@ -1,4 +1,4 @@
-"""Strings that name rather than count: phone and document numbers, plates, models, e-mail, URLs, hashtags."""
+"""Strings that name rather than count: phone and document numbers, serial numbers, plates, models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from data_scripts.text.spoken.names import acronym
 from data_scripts.text.spoken.reading import Piece, Place, Reading, say, spell, table, words_of
 
 _PHONE = re.compile(
-    r"(?:(?P<plus>\+)|\(\+(?=\d))?(?P<code>84)\)?[\s.-]?\(?\d{2,4}\)?(?:[\s.-]?\d{2,4}){2,3}(?![\d,]|[.]\d)"
+    r"\(?\+?(?P<code>84)\)?[\s.-]?\(?\d{2,4}\)?(?:[\s.-]?\d{2,4}){2,3}(?![\d,]|[.]\d)"
     r"|\(?0\d{1,3}\)?[\s.-]?\d{2,8}(?:[\s.-]?\d{2,4}){0,3}(?![\d,]|[.]\d|/)"
     r"|1[89]00[\s.-]?\d{2,4}(?:[\s.-]?\d{2,4}){0,2}(?![\d,]|[.]\d|/)"
 )
@@ -23,7 +23,8 @@ _EMERGENCY = re.compile(r"11\d$")
 _NOT_DIGIT = re.compile(r"\D")
 
 _DOCUMENT = re.compile(
-    r"(\d{1,5})(?:\s?/\s?((?:19|20)\d{2}))?\s?[/-]\s?((?:[A-ZĐƯ][A-ZĐƯa-z]{0,9}\d{0,3}[-&/]?){1,4})(?<![-&/])(?!\w)"
+    r"(\d{1,5})(?:\s?/\s?(?P<year>(?:19|20)\d{2}))?\s?(?P<mark>[/-])\s?"
+    r"(?P<parts>(?:[A-ZĐƯ][A-ZĐƯa-z]{0,9}\d{0,3}[-&/]?){1,4})(?<![-&/])(?!\w)"
 )
 _DOCUMENT_PART = re.compile(r"[A-Za-zĐƯ]+|\d+")
 _CODE = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:[.]\d+)*(?![^\W_])")
@@ -33,34 +34,6 @@ _FORMULA = re.compile(rf"\d?(?:(?:{_ELEMENT})\d{{0,2}}){{2,}}")  # "SiO2", "Al2O
 _SERIAL = re.compile(r"\d+(?:-\d+){2,}")
 _PLATE = re.compile(r"(\d{2})([A-ZĐ]{1,2}\d?)\s?[-. ]\s?(\d{3}[.]?\d{1,2})(?!\w)")
 _ROADS = frozenset(("QL", "SN"))
-_NUMBERED = re.compile(r"[ -]?(\d{1,4}(?:\.\d)?)(?![\d.,]*\d|\w)")
-
-_ADDRESS = re.compile(
-    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*|https?://[^\s<>\"]+|www\.[^\s<>\"]+|[A-Za-z][\w-]*(?:\.[\w-]+)+(?:/[^\s<>\",;]*)?"
-)
-_DOMAIN = re.compile(
-    r"(?:[\w-]+\.)+(?:com|net|org|edu|gov|info|biz|vn|io|ai|co|me|tv|us|uk|jp|cn|kr|fr|de|eu|asia|dev|app|xyz|online|shop)(?:[/:?#]\S*)?$",
-    re.I,
-)
-_ADDRESS_PART = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
-_ADDRESS_SIGNS = {
-    "@": "a còng", ".": "chấm", "-": "gạch ngang", "_": "gạch dưới", "/": "gạch chéo", ":": "hai chấm", "+": "cộng",
-    "?": "hỏi chấm", "=": "bằng", "&": "và", "#": "thăng", "%": "phần trăm", "~": "ngã",
-}  # fmt: skip
-_ADDRESS_WORDS = {
-    "vn": "vê nờ",
-    "www": "vê kép vê kép vê kép",
-    "tv": "ti vi",
-    "io": "i o",
-    "ai": "a i",
-    "co": "co",
-    "edu": "edu",
-    "us": "u ét",
-    "uk": "u ca",
-    "jp": "gi pê",
-}
-_HASHTAG = re.compile(r"#([^\W\d_][\w]*)")
-_CAMEL = re.compile(r"[A-ZĐ]?[^\W\d_A-ZĐ]+|[A-ZĐ]+(?![a-z])|\d+|[A-ZĐ]")
 
 
 def phone(place: Place) -> Reading | None:
@@ -71,7 +44,7 @@ def phone(place: Place) -> Reading | None:
         if match["code"]:
             known = len(digits) in (11, 12) and match.group()[0] in "+("
         elif digits[0] == "0":
-            known = 9 < len(digits) < 12 and not (match.group().isdecimal() and len(digits) > 11)
+            known = 9 < len(digits) < 12
         else:
             known = 6 <= len(digits) <= 10
         if known:
@@ -88,16 +61,16 @@ def phone(place: Place) -> Reading | None:
 def document(place: Place) -> Reading | None:
     """12/2024/QĐ-UBND: "mười hai trên hai nghìn không trăm hai mươi tư trên quyết định ủy ban nhân dân"."""
     match = place.match(_DOCUMENT)
-    if match is None or (match[2] is None and "-" not in match[3] and place.last != "số"):
+    if match is None:
         return None
-    if match[2] is None and match.group()[len(match[1])].strip() != "/":
-        return None
+    if match["year"] is None and (match["mark"] != "/" or ("-" not in match["parts"] and place.last != "số")):
+        return None  # a range, or a number and a word
     numerals = place.numerals
     pieces: list[Piece] = [(numerals.integer(int(match[1])), None)]
-    if match[2]:
-        pieces.append((f"trên {numerals.integer(int(match[2]))}", None))
+    if match["year"]:
+        pieces.append((f"trên {numerals.integer(int(match['year']))}", None))
     pieces.append(("trên", None))
-    for part in _DOCUMENT_PART.findall(match[3]):
+    for part in _DOCUMENT_PART.findall(match["parts"]):
         if part.isdecimal():
             pieces.append((numerals.plain(part), None))
         else:
@@ -148,7 +121,8 @@ def code(place: Place) -> Reading | None:
             place.numerals.plain(part) if part.isdecimal() else spell(part) for part in _CODE_PART.findall(written)
         ]
         return say(match.end(), " ".join(said))
-    numerals, pieces, parts = place.numerals, [], _CODE_PART.findall(written)
+    numerals, parts = place.numerals, _CODE_PART.findall(written)
+    pieces: list[Piece] = []
     for index, part in enumerate(parts):
         if part[0].isdecimal():
             if "." in part:
@@ -171,44 +145,3 @@ def _letters_of_code(part: str, num_parts: int) -> tuple[Piece, ...]:
     if len(part) == 1 or (part.isupper() and len(part) <= 3):
         return ((spell(part), None),)
     return ((part, None),)
-
-
-def address(place: Place) -> Reading | None:
-    """E-mail, URL or domain: nam.tran@gmail.com -> "nam chấm tran a còng gmail chấm com"."""
-    match = place.match(_ADDRESS)
-    if match is None:
-        return None
-    written = match.group().rstrip(".,;:!?)'\"-")
-    end = match.start() + len(written)
-    marked = "@" in written or "://" in written or written.lower().startswith("www.")
-    if not marked and not _DOMAIN.match(written):
-        return None
-    written = re.sub(r"^https?://", "", written).rstrip("/")
-    words = []
-    for part in _ADDRESS_PART.findall(written):
-        if part.isdecimal():
-            words.append(
-                place.numerals.digits(part) if len(part) != 2 or part[0] == "0" else place.numerals.plain(part)
-            )
-        elif part in _ADDRESS_SIGNS:
-            words.append(_ADDRESS_SIGNS[part])
-        elif part[0].isalpha():
-            words.append(_address_word(part.lower()))
-    return say(end, " ".join(words)) if words else None
-
-
-def _address_word(word: str) -> str:
-    known = _ADDRESS_WORDS.get(word)
-    if known is not None:
-        return known
-    return spell(word) if len(word) == 1 or (not re.search("[aeiouyà-ỹ]", word) and len(word) <= 5) else word
-
-
-def hashtag(place: Place) -> Reading | None:
-    """#HaNoi -> "hashtag ha noi" (hashtag in English); #1 is "số một"."""
-    match = place.match(_HASHTAG)
-    if match is None:
-        return None
-    words = [word.lower() for word in _CAMEL.findall(match[1])]
-    words = [place.numerals.plain(word) if word.isdecimal() else word for word in words]
-    return Reading(match.end(), (("hashtag", "en"), (" ".join(words), None)))

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from data_scripts.spans import Span
 from data_scripts.text.normalize import AnySpan, as_spans, text_problems
-from data_scripts.text.spoken import codes, english_numbers, names, quantities, signs, times
+from data_scripts.text.spoken import addresses, codes, english_numbers, figures, names, quantities, signs, times
 from data_scripts.text.spoken.names import UPPER
 from data_scripts.text.spoken.numbers import Numerals, numerals
 from data_scripts.text.spoken.reading import Place, Rule, first_reading
@@ -50,14 +50,14 @@ _RULES: dict[str | None, tuple[Rule, ...]] = {
     "digit": (
         codes.plate, codes.phone, times.full_date, codes.document, codes.serial,
         times.month_and_year, times.day_and_month,
-        times.time_of_day, quantities.ordinal, quantities.english_ordinal,
-        quantities.version, quantities.score, quantities.fraction,
-        quantities.quantity, codes.code, quantities.plain_number,
+        times.time_of_day, figures.ordinal, figures.english_ordinal,
+        figures.version, figures.score, figures.fraction,
+        quantities.quantity, codes.code, figures.plain_number,
     ),
     "sign": (
         codes.phone, signs.currency_first, signs.vulgar_fraction, signs.dash,
         signs.plus_or_minus, signs.times, signs.about,
-        codes.hashtag, signs.number_sign, quantities.bare_unit, signs.operator, quantities.per, signs.slash,
+        addresses.hashtag, signs.number_sign, quantities.bare_unit, signs.operator, quantities.per, signs.slash,
         signs.word_sign,
     ),
     "word": (
@@ -133,7 +133,7 @@ def _scan(text: str, start: int, end: int, lang: str | None, numbers: Numerals, 
         place = Place(text, at, end, numbers, capitals)
         reading = None
         if kind == "address":
-            reading = codes.address(place)
+            reading = addresses.address(place)
             kind = "digit" if text[at].isdecimal() else "word"
         reading = reading or first_reading(rules[kind], place)
         if reading is None:

@@ -1,16 +1,14 @@
-"""Numbers with what is counted: units, money, percent, fractions, scores, ordinals, powers, plain numbers."""
+"""Numbers with what is measured or counted: units, money, percent, magnitudes, powers, "per"."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
 
-from data_scripts.text.spoken import english_numbers
 from data_scripts.text.spoken.numbers import NUMBER
 from data_scripts.text.spoken.reading import Place, Reading, say, table, words_of
 
 _NUMBER = re.compile(NUMBER)
-_GROUPED = re.compile(r"\d{1,3}(?:[., ]\d{3})+")
 _FULL_MAGNITUDE = re.compile(r"\s?(trăm|chục|nghìn|ngàn|vạn|triệu|tỷ|tỉ)(?!\w)(?:\s(triệu|tỷ|tỉ|đồng)(?!\w))?", re.I)
 _SHORT_MAGNITUDE = re.compile(r"(k|tr|tỷ|tỉ)(\d)?(?!\w)|\s?(tr)(?=\s?(?:đ|vnđ|vnd|đồng)(?!\w))", re.I)
 _UNIT = re.compile(
@@ -24,28 +22,23 @@ _SLASH_WORD = re.compile(r"/\s?([^\W\d_]+(?:[²³]|\^?[23](?!\d))?)(?![\w²³/])
 _CURRENT = re.compile(r"điện|dòng|sạc|ampe|cầu chì")  # 12A is rather a road or a class
 _QUOTES = {'"': '"', "”": "“", "″": "″", "'": "'", "’": "‘", "′": "′"}  # closing mark -> opening mark
 _COUNTED_PADDED = re.compile(r"0[1-9]\s[^\W\d_A-ZĐ]{2}")  # "01 vé" in official style
-_VERSION = re.compile(r"\d+(?:\.\d+){2,}(?![\w])")
 _POWER = re.compile(r"\^\s?([-−–]?)(\d+)|([⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
-_SCORE = re.compile(r"(\d{1,3})\s?[-–—:]\s?(\d{1,3})(?![\d%/]|[.,:-]\d)")
-_SLASHED = re.compile(r"(\d{1,6})\s?/\s?(\d{1,6})(?![\d/]|[^\W\d_]|[.,]\d)")
-_BYTES = re.compile(r"\s?[MGT]B(?!\w)")
-_MONTH_FOLLOWS = re.compile(r"\s?tháng(?!\w)")
-_EQUALS = re.compile(r"\s?=")
-_ORDINAL = {"1": "nhất", "4": "tư"}
-_ENGLISH_ORDINAL = re.compile(r"(\d{1,3})(st|nd|rd|th)(?!\w)")
-_SCORE_WORDS = words_of(
-    "số thắng thua hòa hoà dẫn hạ quả kết cuộc trận lên là với đối bại gỡ cách hiệp bàn set séc lượt"
-)
-_RATIO_WORDS = frozenset(("lệ",))
-_HOUSE_WORDS = words_of("số nhà ngõ hẻm ngách kiệt đường phố lô thửa")
 _TO_INTEGER = words_of("ngày tháng giờ phút giây mùng mồng lớp bài chương điều khoản mục phần trang câu")
-_DIGIT_BY_DIGIT = re.compile(
+NAMED_BY_DIGITS = re.compile(
     r"\b(?:tài khoản|stk|cmnd|cccd|chứng minh nhân dân|căn cước công dân|mã số thuế|mst|otp|hộ chiếu|imei|serial)"
     r"[^\d,;.]{0,12}$"
 )
-# What a price or a rate is per, said with "một"; symbols of units are said with "trên".
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-FRACTIONS = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
+# What a rate is per is said with "một", symbols of units with "trên".
+_PER_WORDS = words_of(
+    "giây phút giờ ngày đêm tuần tháng quý năm người lần lượt hộ chiếc cái con cây bộ vé suất buổi tiết khóa khoá lít "
+    "tấn tạ chỉ lượng cổ phiếu lô thùng bao gói hộp chai cân ký kí sào mẫu mét đầu trận tập trang bài"
+)
+_MONEY_WORDS = words_of("đồng đ usd euro mỹ triệu nghìn ngàn tỷ tỉ xu")
+_COUNTED_BEFORE = re.compile(
+    r"(?:\d|trăm|chục|nghìn|ngàn|vạn|triệu|tỷ|tỉ|mươi|mười|mấy|vài|mỗi|tỷ lệ|tốc độ|giá|mức|mật độ)\W[^.,;]{0,16}$"
+)
+_COUNTS = words_of("trăm chục nghìn ngàn vạn triệu tỷ tỉ")
 
 
 @cache
@@ -63,7 +56,7 @@ def unit_key(written: str) -> str:
 def quantity(place: Place) -> Reading | None:
     """A number as written with its magnitude, unit and "per" part: 1,5 tỷ USD, 60km/h, 50k, 2tr5, 1m65, 10^6, 15%."""
     match = place.match(_NUMBER)
-    if match is None or _DIGIT_BY_DIGIT.search(place.left(40)):
+    if match is None or NAMED_BY_DIGITS.search(place.left(40)):
         return None
     numerals = place.numerals
     if (height := place.match(_METRES_AND)) is not None:
@@ -164,16 +157,6 @@ def bare_unit(place: Place) -> Reading | None:
     return say(end, words)
 
 
-_PER_WORDS = words_of(
-    "giây phút giờ ngày đêm tuần tháng quý năm người lần lượt hộ chiếc cái con cây bộ vé suất buổi tiết khóa khoá lít "
-    "tấn tạ chỉ lượng cổ phiếu lô thùng bao gói hộp chai cân ký kí sào mẫu mét đầu trận tập trang bài"
-)
-_MONEY_WORDS = words_of("đồng đ usd euro mỹ triệu nghìn ngàn tỷ tỉ xu")
-_COUNTED_BEFORE = re.compile(
-    r"(?:\d|trăm|chục|nghìn|ngàn|vạn|triệu|tỷ|tỉ|mươi|mười|mấy|vài|mỗi|tỷ lệ|tốc độ|giá|mức|mật độ)\W[^.,;]{0,16}$"
-)
-
-
 def per(place: Place) -> Reading | None:
     """The slash of "triệu đồng/tháng", "người/km2", "lần/ngày", where something is counted before."""
     match = place.match(_SLASH_WORD)
@@ -184,92 +167,3 @@ def per(place: Place) -> Reading | None:
         return say(match.end(), f"{'một' if place.last in _MONEY_WORDS else 'trên'} {unit[0]}")
     priced = place.last in _MONEY_WORDS and match[1].islower()
     return say(match.end(), f"một {match[1]}") if priced or match[1] in _PER_WORDS else None
-
-
-_COUNTS = words_of("trăm chục nghìn ngàn vạn triệu tỷ tỉ")
-
-
-def version(place: Place) -> Reading | None:
-    """2.5.1: three or more parts that are no thousands."""
-    match = place.match(_VERSION)
-    if match is None or _GROUPED.fullmatch(match.group()):
-        return None
-    return say(match.end(), " chấm ".join([place.numerals.plain(part) for part in match.group().split(".")]))
-
-
-def score(place: Place) -> Reading | None:
-    """tỉ số 2-1, thắng 3-0: the two numbers alone. A higher number before a lower one is no range either."""
-    match = place.match(_SCORE)
-    if match is None or place.match(_EQUALS, match.end()):
-        return None
-    first, second = match[1], match[2]
-    expected = place.last in _SCORE_WORDS or (
-        place.last.isdecimal() and int(first) < 100 > int(second) and _after_score(place)
-    )
-    if ":" in match.group():
-        if place.last in _RATIO_WORDS:
-            return say(match.end(), f"{place.numerals.plain(first)} trên {place.numerals.plain(second)}")
-        if not expected:
-            return None
-    elif not expected and int(first) < int(second):
-        return None
-    return say(match.end(), f"{place.numerals.plain(first)} {place.numerals.plain(second)}")
-
-
-_SCORES_BEFORE = re.compile(r"(?:số|thắng|thua|hòa|hoà|dẫn|hạ)\s(?:\d{1,2}\s?[-–]\s?\d{1,2}(?:,| và|;)\s)+$")
-
-
-def _after_score(place: Place) -> bool:
-    return _SCORES_BEFORE.search(place.left(60)) is not None
-
-
-def fraction(place: Place) -> Reading | None:
-    """3/4 "ba phần tư"; 24/7, nhà số 12/5, 120/100: "trên"."""
-    match = place.match(_SLASHED)
-    if match is None:
-        return None
-    first, second = int(match[1]), int(match[2])
-    numerals = place.numerals
-    if (
-        place.last in _HOUSE_WORDS
-        or place.match(_BYTES, match.end())
-        or not 0 < first < second <= 100
-        or match[1][0] == "0"
-        or (first, second) == (24, 7)
-    ):
-        return say(match.end(), f"{numerals.plain(match[1])} trên {numerals.plain(match[2])}")
-    if place.match(_MONTH_FOLLOWS, match.end()):
-        return say(match.end(), f"{numerals.integer(first)} hoặc {numerals.integer(second)}")
-    below = "tư" if second == 4 else numerals.integer(second)
-    return say(match.end(), f"{numerals.integer(first)} phần {below}")
-
-
-def ordinal(place: Place) -> Reading | None:
-    """thứ 1 "nhất", thứ 4 "tư", lần thứ 4; tháng 4 "tư"."""
-    if place.last not in ("thứ", "tháng"):
-        return None
-    match = place.match(_NUMBER)
-    if match is None:
-        return None
-    written = match.group().lstrip("0")
-    if written == "4" or (written == "1" and place.last == "thứ"):
-        return say(match.end(), _ORDINAL[written])
-    return None
-
-
-def english_ordinal(place: Place) -> Reading | None:
-    """1st, 2nd, 21st: in English."""
-    match = place.match(_ENGLISH_ORDINAL)
-    return None if match is None else Reading(match.end(), ((english_numbers.ordinal(int(match[1])), "en"),))
-
-
-def plain_number(place: Place) -> Reading | None:
-    """Digits that no other rule takes."""
-    match = place.match(_DIGITS)
-    assert match is not None
-    if _DIGIT_BY_DIGIT.search(place.left(40)):
-        return say(match.end(), place.numerals.digits(match.group()))
-    return say(match.end(), place.numerals.plain(match.group()))
-
-
-_DIGITS = re.compile(r"[0-9]+")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from data_scripts.text.spoken.numbers import NUMBER
-from data_scripts.text.spoken.quantities import FRACTIONS, units
+from data_scripts.text.spoken.quantities import units
 from data_scripts.text.spoken.reading import Place, Reading, say
 
 DASHES = "-–—−"
@@ -19,6 +19,7 @@ _RANGE = re.compile(rf"\s?[{DASHES}]\s?(?=[\d+$€£−-]|[IVX]+\b)")
 _QUANTITY_END = re.compile(r"(?:\d|[%‰°€£$₫]|\d\s?(?:[^\W\d_]{1,4}[23²³]?)|(?<![^\W\d_])[IVX]+)['’′\"”]?$")
 _EQUATION = re.compile(r"\s?[\d.,]+\s?=")
 _MINUS = re.compile(rf"[{DASHES}](?=\d)")
+_FRACTIONS = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
 _OPERATORS = {
     "+": "cộng", "=": "bằng", "×": "nhân", "÷": "chia", "<": "nhỏ hơn", ">": "lớn hơn", "≤": "nhỏ hơn hoặc bằng",
     "≥": "lớn hơn hoặc bằng", "±": "cộng trừ", "≈": "xấp xỉ", "≠": "khác", "√": "căn", "∞": "vô cùng", "⋅": "nhân",
@@ -52,7 +53,7 @@ def currency_first(place: Place) -> Reading | None:
 
 def vulgar_fraction(place: Place) -> Reading | None:
     """½: "một phần hai"."""
-    parts = FRACTIONS.get(place.text[place.start])
+    parts = _FRACTIONS.get(place.text[place.start])
     if parts is None:
         return None
     above, below = parts
