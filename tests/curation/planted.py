@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,11 @@ def main() -> None:
     make(args.clips, args.noise, args.out, args.test_share, args.seed)
 
 
-def make(clips: Path, noise: Path, out: Path, test_share: float = 0.2, seed: int = 0) -> dict[str, str]:
-    """Write the planted folder; the faults by id."""
-    train = read_clips(clips / "train")
+def make(
+    clips: Path, noise: Path, out: Path, test_share: float = 0.2, seed: int = 0, texts: Collection[str] = ()
+) -> dict[str, str]:
+    """Write the planted folder; the faults by id. With `texts`, of clips with these transcripts alone."""
+    train = [row for row in read_clips(clips / "train") if not texts or row["text"] in texts]
     if (clips / "test").is_dir():
         test = read_clips(clips / "test")
     else:

@@ -78,7 +78,7 @@ def train_round(config: CurationConfig, source: SourceArguments, folder: Path) -
     """Train on a source as the training config says, unless that is done; an interrupted run goes on."""
     data = json.dumps([{key: value for key, value in asdict(source).items() if value is not None}])
     options = ["--data.train", data, "--training.output_dir", str(folder), "--training.resume", "auto"]
-    train_config = read_config(["--config", config.loop.train_config, *options], Config)
+    train_config = read_config(["--config", str(config.loop.train_config), *options], Config)
     s2p = train_config.model.s2p
     if train_config.stage != "s2p" or not (s2p.path or s2p.ctc_weight > 0):
         wanted = "must be a config of stage s2p with model.s2p.ctc_weight above 0, whose CTC head aligns transcripts"
