@@ -13,13 +13,12 @@ from trainers import checkpoints
 
 @pytest.fixture(scope="module")
 def stopped(launcher, arguments, tmp_path_factory):
-    """A run that was killed after step 13, with checkpoints 9 and 12, and what its last step was."""
-    from test_kills import kill_after_step
-
+    """A run with checkpoints 12 and 14 that died before its model was finished."""
     folder = tmp_path_factory.mktemp("stopped")
-    outcome = launcher.run(arguments(folder / "run"), folder / "trace", fault=kill_after_step(13))
-    assert outcome.codes == [-9], outcome
-    assert [path.name for path in checkpoints.checkpoints(folder / "run")] == ["checkpoint-12", "checkpoint-9"]
+    outcome = launcher.run(arguments(folder / "run"), folder / "trace")
+    assert outcome.codes == [0], outcome
+    assert [path.name for path in checkpoints.checkpoints(folder / "run")] == ["checkpoint-14", "checkpoint-12"]
+    shutil.rmtree(folder / "run" / "model")
     return folder
 
 
@@ -37,22 +36,22 @@ def spoil(path, damage):
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["deleted", "truncated", "bit flipped"])
 def test_every_file_of_a_checkpoint(damage, stopped, launcher, arguments, undisturbed, tmp_path, faults):
-    names = [path.relative_to(stopped / "run" / "checkpoint-12") for path in walk(stopped / "run" / "checkpoint-12")]
+    names = [path.relative_to(stopped / "run" / "checkpoint-14") for path in walk(stopped / "run" / "checkpoint-14")]
     assert len(names) >= 10
     # One launch for three files, in copies of the run: the older checkpoint must serve each time.
     for name in names:
         run = tmp_path / f"run-{str(name).replace('/', '-')}"
         shutil.copytree(stopped / "run", run)
-        spoil(run / "checkpoint-12" / name, damage)
+        spoil(run / "checkpoint-14" / name, damage)
         whole, damaged = checkpoints.newest_whole(run)
-        found = whole == run / "checkpoint-9" and list(damaged) == [run / "checkpoint-12"]
+        found = whole == run / "checkpoint-12" and list(damaged) == [run / "checkpoint-14"]
         faults.check(1, f"a file of a checkpoint {damage}: found", found, name)
-        named = str(name) in damaged[run / "checkpoint-12"] or name.name == checkpoints.SEAL_FILE
+        named = str(name) in damaged[run / "checkpoint-14"] or name.name == checkpoints.SEAL_FILE
         faults.check(1, f"a file of a checkpoint {damage}: named", named, damaged)
         if name.suffix in (".safetensors", ".pt", ".pth") or name.name in ("trainer_state.json", "seal.json"):
             outcome = launcher.run(arguments(run), tmp_path / f"trace-{name.name}")
             steps = steps_of(read_trace(tmp_path / f"trace-{name.name}-0.jsonl"))
-            survived = outcome.codes == [0] and min(steps) == 10 and "checkpoint-12" in outcome.log
+            survived = outcome.codes == [0] and min(steps) == 13 and "checkpoint-14" in outcome.log
             faults.check(1, f"a file of a checkpoint {damage}: the older one serves, exit 0", survived, outcome)
             assert all(steps[step] == undisturbed("1 rank, map-style")[0][step] for step in steps)
         shutil.rmtree(run)
@@ -75,18 +74,18 @@ class Bomb:
 @pytest.mark.slow
 def test_pickles_in_every_slot_of_a_checkpoint(stopped, launcher, arguments, tmp_path, faults):
     slots = ["pytorch_model.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "scaler.pt",
-             "optimizer.bin", "adapter_model.bin", "global_step12/mp_rank_00_model_states.pt"]  # fmt: skip
+             "optimizer.bin", "adapter_model.bin", "global_step14/mp_rank_00_model_states.pt"]  # fmt: skip
     for sealed in (False, True):
         run, mark = tmp_path / f"run-{sealed}", tmp_path / f"mark-{sealed}"
         shutil.copytree(stopped / "run", run)
         for slot in slots:
-            path = run / "checkpoint-12" / slot
+            path = run / "checkpoint-14" / slot
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(pickle.dumps(Bomb(mark)))
         if sealed:
             # As a stranger would: with a seal that fits, under a key of their own.
             os.environ[checkpoints.KEY_VARIABLE] = str(tmp_path / "stranger")
-            checkpoints.seal(run / "checkpoint-12", checkpoints.read_seal(run / "checkpoint-9")["facts"])
+            checkpoints.seal(run / "checkpoint-14", checkpoints.read_seal(run / "checkpoint-12")["facts"])
             del os.environ[checkpoints.KEY_VARIABLE]
         outcome = launcher.run(arguments(run), tmp_path / f"trace-{sealed}")
         how = "with a stranger's seal" if sealed else "unsealed"
