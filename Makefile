@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 EXTRAS := $(VENV)/.installed-extras
-RUN ?= runs/demo
+RUN ?= demo
 # Two copies of a test process share the cores; one thread each is faster than four fighting.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
@@ -28,7 +28,7 @@ doctor: $(STAMP) ## import every package the suite needs and say what to mend
 	@$(PYTHON) scripts/doctor.py
 
 demo: $(STAMP) ## synthesise the embedded corpus, train S2P, P2T and TSPC, evaluate, transcribe (about 10 min on 2 cores)
-	@$(PYTHON) scripts/demo.py --output $(RUN)
+	@$(PYTHON) scripts/demo.py --name $(RUN)
 
 test: $(STAMP) ## the test suite without the slow tests (a few minutes on 2 cores)
 	@$(TEST_ENV) $(PYTHON) -m pytest -q -n 2 -m "not slow"
