@@ -50,7 +50,7 @@ def make_sentences(num_sentences: int, share: float, seed: int = 0) -> list[str]
 def peer() -> Callable[[str], Any] | None:
     """The other normaliser's function, or None where it is not installed."""
     try:
-        from sea_g2p import Normalizer
+        from sea_g2p import Normalizer  # pyright: ignore[reportMissingImports] - an option
     except ImportError:
         return None
     return Normalizer().normalize

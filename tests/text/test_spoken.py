@@ -193,7 +193,7 @@ def test_southern_number_words() -> None:
 
 def test_unspoken_names_what_is_left() -> None:
     assert unspoken("Chúc mừng 🎉🎉 năm 2024!") == ["🎉🎉"]
-    assert unspoken("Kinh đô 長安 -> phía tây") == ["長安", ">"]
+    assert unspoken("Kinh đô 長安 <br> 長安") == ["長安", "<", ">"]
     assert unspoken("Giá 5$ & 10%") == []
     assert unspoken("trời đẹp") == []
 

@@ -22,29 +22,39 @@ from data_scripts.text.spoken.reading import Place, Rule, first_reading
 SPOKEN_FORM_VERSION = "1.0"
 
 _MOST_PASSES = 4  # what is read may complete something else to read; nearly always one pass does all
-_SIGNS = r"%‰&@+=<>×÷±°º№§©®™$€£¥₫₩¢~≈≤≥≠√∞⋅½⅓⅔¼¾⅕⅛℃℉#"
-_UNIT_WORDS = "|".join(
-    sorted((re.escape(s) for s, row in quantities.units().items() if row[1] == "alone" and s[0].isalpha()), key=len)[
-        ::-1
-    ]
-)
+_SIGNS = r"%‰&@+=<>×÷±°º№§©®™$€£¥₫₩¢~≈≤≥≠√∞⋅½⅓⅔¼¾⅕⅛℃℉#⁰¹²³⁴-⁹"
+_BARE_UNITS = [symbol for symbol, row in quantities.units().items() if row[1] == "alone" and symbol[0].isalpha()]
+_BARE_UNITS += [symbol.replace("2", "²").replace("3", "³") for symbol in _BARE_UNITS if symbol[-1] in "23"]
+_UNIT_WORDS = "|".join(map(re.escape, sorted(_BARE_UNITS, key=len, reverse=True)))
 # A text without any of these is returned as it is.
 _ANYTHING = re.compile(
     rf"[\d{_SIGNS}]|[{UPPER}][{UPPER}]|(?<![^\W_])[IVXCF](?![^\W_])|[^\W\d_A-Z][A-ZĐ]|://|[^\W\d_]\.[^\W\d_]"
     rf"|(?<![^\W_])(?:[A-ZĐa-z][a-z]{{0,2}}\.|(?:{_UNIT_WORDS})(?![^\W_])|vv\.|vd[:.]|[Tt]p )"
 )
-_WORD_START = r"(?<![^\W_])"
+_SIGN_PLACES = (
+    rf"[{_SIGNS}]",
+    rf"[{signs.DASHES}](?=\s?[\d$€£+(IVX])",
+    r"(?<=\d)\s?[x*](?=\s?\d)",  # 1920x1080
+    r"/(?=\s?\w)",
+    r"\((?=(?:0\d{1,3}|\+84)\)[\s.-]?\d)",  # (024) 3825 1234
+)
+_WORD_PLACES = (
+    rf"[{UPPER}][{UPPER}&]",  # UBND, R&D
+    r"[^\W\d_]{1,14}-?\d",  # F0, Covid-19
+    rf"[^\W\d_]*[^\W\d_{UPPER}][A-ZĐ]",  # ThS, iOS
+    r"[IVXCF](?![^\W_])",  # numerals, degrees
+    r"[^\W\d_]{1,5}\.",  # TS., Q.
+    r"vd:|[Tt]p |[ACS]\$",
+    rf"(?:{_UNIT_WORDS})(?![^\W_])",
+)
 _CANDIDATE = re.compile(
-    rf"(?P<digit>\d)|(?P<sign>[{_SIGNS}]|[{signs.DASHES}](?=\s?[\d$€£+(IVX])|(?<=\d)\s?[x*](?=\s?\d)|/(?=\s?\w)"
-    rf"|\((?=(?:0\d{{1,3}}|\+84)\)[\s.-]?\d))"
-    rf"|{_WORD_START}(?P<word>[{UPPER}][{UPPER}]|[^\W\d_]{{1,14}}-?\d|[^\W\d_]*[^\W\d_{UPPER}][A-ZĐ]"
-    rf"|[IVXCF](?![^\W_])|[^\W\d_]{{1,5}}\.|vd:|[Tt]p |[ACS]\$|(?:{_UNIT_WORDS})(?![^\W_])|[{UPPER}]&)"
+    rf"(?P<digit>\d)|(?P<sign>{'|'.join(_SIGN_PLACES)})|(?<![^\W_])(?P<word>{'|'.join(_WORD_PLACES)})"
 )
 _ADDRESS_HINT = re.compile(r"@\w|://|[a-zA-Z0-9]\.[a-zA-Z]{2}")
 _CANDIDATE_OR_ADDRESS = re.compile(
     r"(?P<address>(?<![\w@.])(?:https?://|www\.|[\w.+-]+@\w|[A-Za-z][\w-]*\.[A-Za-z]))|" + _CANDIDATE.pattern
 )
-_ENGLISH_CANDIDATE = re.compile(rf"(?P<digit>\d)|(?P<sign>[{_SIGNS}−-])|{_WORD_START}(?P<word>[A-Za-z]*[A-Z])")
+_ENGLISH_CANDIDATE = re.compile(rf"(?P<digit>\d)|(?P<sign>[{_SIGNS}−-])|(?<![^\W_])(?P<word>[A-Za-z]*[A-Z])")
 
 _RULES: dict[str | None, tuple[Rule, ...]] = {
     "digit": (
@@ -55,7 +65,7 @@ _RULES: dict[str | None, tuple[Rule, ...]] = {
         quantities.quantity, codes.code, figures.plain_number,
     ),
     "sign": (
-        codes.phone, signs.currency_first, signs.vulgar_fraction, signs.dash,
+        codes.phone, signs.currency_first, signs.vulgar_fraction, signs.superscript, signs.dash,
         signs.plus_or_minus, signs.times, signs.about,
         addresses.hashtag, signs.number_sign, quantities.bare_unit, signs.operator, quantities.per, signs.slash,
         signs.word_sign,

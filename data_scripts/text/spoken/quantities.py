@@ -12,7 +12,7 @@ _NUMBER = re.compile(NUMBER)
 _FULL_MAGNITUDE = re.compile(r"\s?(trăm|chục|nghìn|ngàn|vạn|triệu|tỷ|tỉ)(?!\w)(?:\s(triệu|tỷ|tỉ|đồng)(?!\w))?", re.I)
 _SHORT_MAGNITUDE = re.compile(r"(k|tr|tỷ|tỉ)(\d)?(?!\w)|\s?(tr)(?=\s?(?:đ|vnđ|vnd|đồng)(?!\w))", re.I)
 _UNIT = re.compile(
-    r"\s?(°\s?[CFK](?!\w)|[º°]|oC(?!\w)|oF(?!\w)|[℃℉%‰₫¢]|[$€£¥₩](?!\s?\d)|['′’]{1,2}|[\"″”]|US\$"
+    r"\s{0,2}([°⁰]\s?[CFK](?!\w)|[º°]|oC(?!\w)|oF(?!\w)|[℃℉%‰₫¢]|[$€£¥₩](?!\s?\d)|['′’]{1,2}|[\"″”]|US\$"
     r"|[^\W\d_]{1,6}(?:[²³]|\^?[23](?!\d))?(?![\w²³]))"
 )
 _PER = re.compile(r"\s?/\s?([^\W\d_]{1,7}(?:[²³]|\^?[23](?!\d))?)(?![\w²³])")
@@ -50,7 +50,7 @@ def units() -> dict[str, tuple[str, str]]:
 def unit_key(written: str) -> str:
     """The symbol as the table has it: "m²" -> "m2", "° C" -> "°C", Greek mu -> micro sign."""
     key = written.replace("²", "2").replace("³", "3").replace("^", "").replace(" ", "").replace("μ", "µ")
-    return key.replace("º", "°") if len(key) > 1 else key
+    return key.replace("º", "°").replace("⁰", "°") if len(key) > 1 else key
 
 
 def quantity(place: Place) -> Reading | None:
@@ -153,7 +153,8 @@ def bare_unit(place: Place) -> Reading | None:
     entry = units().get(unit_key(match[1]))
     if entry is None or (entry[1] != "alone" and place.last not in _COUNTS):
         return None
-    words, end = _with_per(place, entry[0], match.end())
+    reading = "việt nam đồng" if entry[0] == "đồng" and place.last not in _COUNTS else entry[0]
+    words, end = _with_per(place, reading, match.end())
     return say(end, words)
 
 

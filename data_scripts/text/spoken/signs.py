@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from data_scripts.text.spoken.numbers import NUMBER
 from data_scripts.text.spoken.quantities import units
@@ -30,7 +31,9 @@ _BEFORE_NUMBER = re.compile(r"\s?[\d(+−–√$-]")
 _OPERAND = re.compile(r"(?:(?:^|\W)\w|[\d)²³%])\s?$")
 _PLUS_MINUS = re.compile(r"\+\s?/\s?[-−–]")
 _TIMES = re.compile(r"\s?([x*])\s?(?=\d)")
-_ARROW = re.compile(r"[<>=-]{2,}")
+_SUPERSCRIPT = re.compile("⁻?[⁰¹²³⁴-⁹]+")
+_FACTOR = re.compile(r"(?:(?<![^\W_])[^\W_]{1,2}|\))$")
+_ARROW = re.compile(r"=+>|>>")
 
 
 def currency_first(place: Place) -> Reading | None:
@@ -81,11 +84,23 @@ def plus_or_minus(place: Place) -> Reading | None:
     return None if match is None else say(match.end(), "cộng trừ")
 
 
+def superscript(place: Place) -> Reading | None:
+    """x² "x mũ hai"; after a word it is the mark of a footnote, which is not read."""
+    match = place.match(_SUPERSCRIPT)
+    if match is None:
+        return None
+    if not _FACTOR.search(place.left(4)):
+        return Reading(match.end(), ())
+    digits = unicodedata.normalize("NFKC", match.group()).lstrip("−")
+    minus = "âm " if match.group()[0] == "⁻" else ""
+    return say(match.end(), f"mũ {minus}{place.numerals.plain(digits)}") if digits.isdecimal() else None
+
+
 def operator(place: Place) -> Reading | None:
     """+ = × < >: next to a number, or between single letters as in "a + b = c"."""
     sign = place.text[place.start]
-    if place.match(_ARROW):
-        return None
+    if place.match(_ARROW) or (sign == ">" and place.previous in DASHES + "=>"):
+        return Reading(place.start + 1, ())
     word = _OPERATORS.get(sign)
     if word is None:
         return None
