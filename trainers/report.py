@@ -348,6 +348,7 @@ def _setup(page: Page, report: Mapping[str, Any]) -> None:
         "commit": report.get("commit"),
         "hardware": report.get("hardware"),
         "normaliser": report.get("normalizer_version"),
+        "spoken form": report.get("spoken_form_version"),
         "test set": ", ".join(f"{key} {value}" for key, value in report["data"].items()),
         "reference pronunciation": report.get("phoneme_reference"),
     }
