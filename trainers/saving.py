@@ -89,11 +89,11 @@ class SealedSaves(_Base):
         """Why a checkpoint should not even be begun; asked on the rank that writes."""
         if not self.args.should_save:
             return None
-        if self.accelerator.distributed_type != DistributedType.DEEPSPEED and not _all_finite(self.model):
-            return "a weight is not finite"
         if folder.exists():
             # Left by a process that died while saving this very step, or met again after going further back.
             checkpoints.set_aside({folder: "the step is saved again"})
+        if self.accelerator.distributed_type != DistributedType.DEEPSPEED and not _all_finite(self.model):
+            return "a weight is not finite"
         folder.parent.mkdir(parents=True, exist_ok=True)
         earlier = [size for path in checkpoints.checkpoints(folder.parent) if (size := checkpoints.size_of(path))]
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -113,9 +113,12 @@ class SealedSaves(_Base):
 
     def _seal(self, folder: Path, facts: dict[str, Any], best: str | None) -> None:
         checkpoints.seal(folder, facts)
-        if self.on_sealed is not None:
-            self.on_sealed(folder, facts["step"])
-        checkpoints.rotate(folder.parent, self.args.save_total_limit, best)
+        try:
+            if self.on_sealed is not None:
+                self.on_sealed(folder, facts["step"])
+            checkpoints.rotate(folder.parent, self.args.save_total_limit, best)
+        except SAVE_ERRORS as error:  # no reason to lose the checkpoint that has just been sealed
+            logger.error("%s is sealed, but what follows a save failed: %s", folder.name, error)
 
     def finish_sealing(self) -> None:
         """Wait until the last checkpoint is sealed; every rank must."""
@@ -137,6 +140,7 @@ class SealedSaves(_Base):
         if self.args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
             logger.error("%s could not be saved: %s. Training goes on", folder.name, problem)
+        self._saved_step = -1
         self.failed_saves.append(f"{folder.name}: {problem}")
         self.accelerator.wait_for_everyone()
 

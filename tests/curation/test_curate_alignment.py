@@ -35,7 +35,8 @@ def test_equals_the_best_of_all_paths(labels, num_frames, seed):
 
 
 def test_equals_torchaudio_in_a_batch_of_several_lengths():
-    forced_align = pytest.importorskip("torchaudio.functional").forced_align
+    from torchaudio.functional import forced_align
+
     generator = torch.Generator().manual_seed(1)
     labels = [torch.randint(1, 9, (n,), generator=generator).tolist() for n in (1, 12, 5, 20, 7)]
     labels[2] = [3, 3, 3, 4, 4]

@@ -165,6 +165,18 @@ def test_a_save_that_fails_leaves_the_run_and_the_earlier_checkpoint(tmp_path, m
     assert all(find_damage(folder) is None for folder in checkpoints.checkpoints(tmp_path))
 
 
+def test_a_rotation_that_fails_costs_no_checkpoint(tmp_path, monkeypatch, caplog):
+    def fail(*args):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(checkpoints, "rotate", fail)
+    trainer = make_trainer(tmp_path, save_total_limit=1)
+    trainer.train()
+    assert names(tmp_path) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"] and not trainer.failed_saves
+    assert all(find_damage(folder) is None for folder in checkpoints.checkpoints(tmp_path))
+    assert "checkpoint-6 is sealed, but what follows a save failed" in caplog.text
+
+
 def test_a_save_is_not_begun_without_room(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path)
     real = checkpoints.shutil.disk_usage
