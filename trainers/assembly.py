@@ -27,7 +27,7 @@ from models.tspc import (
     build_phoneme_tokenizer,
     check_compatible,
 )
-from models.tspc.loading_tspc import whole_tensors
+from models.tspc.strict_model import whole_tensors
 from trainers.arguments import Config
 from trainers.checks import ConfigError
 from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, SpeechInputs, TextLabels, TSPCCollator, row_key

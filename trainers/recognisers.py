@@ -82,7 +82,7 @@ def load_recogniser(
     from transformers import AutoConfig, pipeline
 
     import models.tspc as tspc
-    from models.tspc.loading_tspc import plain_weights
+    from models.tspc.strict_model import plain_weights
 
     repo, pin = split_pin(model)
     try:

@@ -3,14 +3,14 @@
 Importing this package registers its classes with the Auto* factories, so its checkpoints load without remote code.
 """
 
-from .audio_tspc import AudioInputError
+from .audio_input import AudioInputError
 from .configuration_tspc import P2TConfig, S2PConfig, TSPCConfig
-from .loading_tspc import CheckpointError
 from .modeling_p2t import P2TForConditionalGeneration
 from .modeling_s2p import S2PForConditionalGeneration, S2POutput
 from .modeling_tspc import TSPCForConditionalGeneration, TSPCGenerateOutput, TSPCOutput
 from .pipeline_tspc import TSPCPipeline
 from .processing_tspc import S2PProcessor, TSPCProcessor, build_phoneme_tokenizer, check_compatible, speech_inputs
+from .strict_model import CheckpointError
 
 __all__ = [
     "AudioInputError",

@@ -18,7 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoi
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import S2PConfig
-from .loading_tspc import InitialisedAsStock
+from .strict_model import InitialisedAsStock
 
 # Whisper's log-mel is (log10 power clamped to 8 below the utterance's maximum, + 4) / 4, and digital silence has
 # log10 power -10: so frames of silence hold the maximum - 2, or (-10 + 4) / 4 where nothing is above that.

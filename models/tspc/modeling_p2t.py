@@ -19,8 +19,9 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Block, T5LayerCrossAttention, T5Stack
 
 from .configuration_tspc import P2TConfig
-from .loading_tspc import InitialisedAsStock, StrictModel, copy_weights, read_t5
+from .loading_tspc import read_t5
 from .modeling_s2p import target_count
+from .strict_model import InitialisedAsStock, StrictModel, copy_weights
 
 TIED_TO_TEXT_EMBEDDING = {"decoder.embed_tokens.weight": "shared.weight"}
 

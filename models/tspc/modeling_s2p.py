@@ -25,10 +25,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import S2PConfig
-from .loading_tspc import StrictModel, eval_frozen_parts, load_encoder_weights, read_encoder_config
+from .loading_tspc import load_encoder_weights, read_encoder_config
 from .modeling_decoders import S2PDecoder
 from .modeling_encoders import build_encoder
 from .pipeline_tspc import TSPCPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
+from .strict_model import StrictModel, eval_frozen_parts
 
 # Room for the first phonemes of a very short utterance, beside `max_phonemes_per_frame`.
 PHONEME_SLACK = 16

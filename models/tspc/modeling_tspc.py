@@ -28,10 +28,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import TSPCConfig
-from .loading_tspc import StrictModel, copy_weights, eval_frozen_parts
 from .modeling_p2t import P2TForConditionalGeneration
 from .modeling_s2p import EndAtLimit, S2PForConditionalGeneration
 from .pipeline_tspc import TSPCPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
+from .strict_model import StrictModel, copy_weights, eval_frozen_parts
 
 TEXT_SLACK = 16
 DECODER_MODES = ("freeze", "unfreeze")

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer
 from transformers.pipelines.automatic_speech_recognition import AutomaticSpeechRecognitionPipeline
 
-from .audio_tspc import load_audio, split_at_quiet
+from .audio_input import load_audio, split_at_quiet
 from .processing_tspc import check_compatible, speech_inputs
 
 # Longest piece for encoders without a window of their own (Wav2Vec2).

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoProcessor, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
-from .audio_tspc import MAX_CHANNELS, to_mono
+from .audio_input import MAX_CHANNELS, to_mono
 from .configuration_tspc import S2PConfig, TSPCConfig
 
 SPECIAL_PHONEMES = ("<pad>", "</s>", "<unk>", "<s>")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_kit import speech
 
-from models.tspc.audio_tspc import AudioInputError, load_audio, resample, split_at_quiet
+from models.tspc.audio_input import AudioInputError, load_audio, resample, split_at_quiet
 
 
 def encoded(samples, rate=16_000, file_format="WAV", subtype=None):

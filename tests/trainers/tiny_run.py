@@ -12,7 +12,7 @@ import torch
 from tiny_tspc import make_p2t, make_rows, make_s2p, p2t_collator, s2p_collator, speech_inputs
 from transformers import Seq2SeqTrainingArguments, set_seed
 
-from models.tspc.loading_tspc import whole_tensors
+from models.tspc.strict_model import whole_tensors
 from trainers.cache import EncoderCache
 from trainers.collators import IGNORED
 from trainers.seq2seq import SpeechSeq2SeqTrainer
