@@ -65,3 +65,11 @@ def test_model_files_demand_no_optional_package(path):
     assert needed <= {"torch", "transformers", "numpy", "safetensors", "tokenizers"}, (
         f"{path.name} makes every consumer install {needed}"
     )
+
+
+@pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_shared_files_are_links(path):
+    # A copy would drift apart; several editors and `sed -i` turn a link into one.
+    original = REPO_ROOT / "models" / "shared" / path.name
+    if path.parent.name != "shared" and path.name != "__init__.py" and original.exists():
+        assert path.is_symlink() and path.resolve() == original, f"make it a link: ln -sf ../shared/{path.name} {path}"
