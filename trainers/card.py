@@ -17,17 +17,12 @@ from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .model_kinds import KINDS, Kind
 from .secrets import mask_tokens
 
-Stage = Literal["s2p", "p2t", "tspc"]
 FACTS_FILE = "card.json"
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
 UNNAMED_REPO = "your-name/your-model"
-SUMMARIES: dict[Stage, str] = {
-    "s2p": "Speech to phonemes (S2P): the first stage of a Vietnamese–English code-switching speech recogniser.",
-    "p2t": "Phonemes to text (P2T): the second stage of a Vietnamese–English code-switching speech recogniser.",
-    "tspc": "Speech recognition of Vietnamese with English words in it (code-switching).",
-}
 LABELS = {
     "wer": "WER",
     "syer": "SyER",
@@ -49,6 +44,7 @@ NOTES = {
 TRAINING_FIELDS = (
     "audio_hours", "sentences", "epochs", "steps", "batch_size", "batch_duration_s", "learning_rate", "precision",
     "seed", "parameters", "trainable_parameters", "duration", "decoder", "encoder_window", "lora_rank",
+    "loss", "optimiser", "schedule", "vocabulary_size", "averaging", "starting_point", "replay_share",
 )  # fmt: skip
 
 
@@ -85,11 +81,11 @@ class Evaluation:
 class CardFacts:
     """What a card may say. Fields left empty are left out; nothing is invented."""
 
-    stage: Stage
+    stage: Kind
     repo_id: str | None = None
     base_model: Sequence[str] = ()
     datasets: Sequence[str] = ()
-    language: Sequence[str] = ("vi", "en")
+    language: Sequence[str] = ()
     register: str = "full"
     normalizer_version: str | None = None
     spoken_form_version: str | None = None
@@ -102,11 +98,13 @@ class CardFacts:
     evaluations: list[Evaluation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.stage not in SUMMARIES:
-            raise ValueError(f"stage must be one of {', '.join(SUMMARIES)}, got {self.stage!r}")
+        if self.stage not in KINDS:
+            raise ValueError(f"stage must be one of {', '.join(KINDS)}, got {self.stage!r}")
         unknown = sorted(set(self.training) - set(TRAINING_FIELDS))
         if unknown:
             raise ValueError(f"a card does not publish {', '.join(unknown)}; allowed: {', '.join(TRAINING_FIELDS)}")
+        if not self.language:
+            self.language = ["vi", "en"] if KINDS[self.stage].code_switching else ["vi"]
         self.evaluations = [Evaluation(**e) if isinstance(e, Mapping) else e for e in self.evaluations]
 
 
@@ -152,11 +150,11 @@ def code_escape(text: Any) -> str:
     return " ".join(str(text).split()).replace("`", "'").replace("|", "¦")
 
 
-def write_model_card(folder: str | os.PathLike[str], *, stage: Stage | Literal["joint"], **facts: Any) -> Path:
+def write_model_card(folder: str | os.PathLike[str], *, stage: Kind | Literal["joint"], **facts: Any) -> Path:
     """Write README.md and card.json into a checkpoint folder.
 
     Args:
-        folder: an existing folder. stage: "s2p", "p2t" or "tspc" ("joint" means the same).
+        folder: an existing folder. stage: a key of `KINDS`; "joint" means "tspc".
         facts: any field of `CardFacts`: repo_id, base_model, datasets, language, register, normalizer_version,
             licence, command, hardware, commit, training (see `TRAINING_FIELDS`), limitations and evaluations (a list
             of `Evaluation` or dicts; leave it out before anything was measured).
@@ -224,7 +222,8 @@ def render_card(facts: CardFacts) -> str:
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         stage=facts.stage,
         title=(facts.repo_id or f"Amvi {facts.stage.upper()}").split("/")[-1],
-        summary=SUMMARIES[facts.stage],
+        summary=KINDS[facts.stage].summary,
+        kind=KINDS[facts.stage],
         repo_id=facts.repo_id or UNNAMED_REPO,
         register=code_escape(facts.register),
         example_phonemes="s i -0 nz t͡ɕ aː -1 uz" if facts.register == "full" else "s i -0 nz",
@@ -319,7 +318,7 @@ def _training_lines(facts: CardFacts) -> list[tuple[str, str]]:
     lines: list[tuple[str, Any]] = [
         ("Base model", ", ".join(facts.base_model)),
         ("Data", ", ".join(facts.datasets)),
-        ("Phoneme register", facts.register),
+        ("Phoneme register", facts.register if KINDS[facts.stage].phonemes else None),
         ("Text normaliser version", facts.normalizer_version),
         ("Spoken form version", facts.spoken_form_version),
         *((key.replace("_", " ").capitalize(), value) for key, value in facts.training.items()),
@@ -329,10 +328,12 @@ def _training_lines(facts: CardFacts) -> list[tuple[str, str]]:
 
 
 def _metadata(facts: CardFacts) -> ModelCardData:
-    task = None if facts.stage == "p2t" else "automatic-speech-recognition"
+    kind = KINDS[facts.stage]
+    # The Hub has no widget for what turns phonemes into text.
+    task = None if kind.task == "text2text-generation" else kind.task
     results = [
         EvalResult(
-            task_type=task or "text2text-generation",
+            task_type=kind.task,
             dataset_type=evaluation.dataset,
             dataset_name=evaluation.dataset,
             dataset_split=evaluation.split,
@@ -359,7 +360,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         base_model=[name for name in facts.base_model if "/" in name] or None,
         datasets=[name for name in facts.datasets if "/" in name] or None,
         metrics=sorted({"wer", "cer"} & {name for e in facts.evaluations for name in e.metrics}) or None,
-        tags=["amvi", facts.stage, "code-switching", "vietnamese"],
+        tags=["amvi", facts.stage, *(["code-switching"] if kind.code_switching else []), "vietnamese"],
         model_name=(facts.repo_id or f"amvi-{facts.stage}").split("/")[-1] if results else None,
         eval_results=results or None,
     )

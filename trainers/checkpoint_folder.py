@@ -14,21 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MODEL_TYPES = {"tspc_s2p": "s2p", "tspc_p2t": "p2t", "tspc": "tspc"}
+from .model_kinds import KINDS, Kind, kind_of
+
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-_REQUIRED: dict[str | None, tuple[str, ...]] = {
-    "s2p": ("generation_config.json", "processor_config.json", *_TOKENIZER, "README.md"),
-    "p2t": ("generation_config.json", *_TOKENIZER, *(f"phoneme_tokenizer/{n}" for n in _TOKENIZER), "README.md"),
-    "tspc": (
-        "generation_config.json",
-        "processor_config.json",
-        *_TOKENIZER,
-        *(f"phoneme_tokenizer/{name}" for name in _TOKENIZER),
-        "README.md",
-    ),
-    None: ("README.md",),
-}
 _OPTIONAL_NAMES = {
     "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
@@ -50,10 +38,10 @@ class Problem:
         return f"{self.file}: {self.problem}; {self.mend}"
 
 
-def stage_of(folder: str | os.PathLike[str]) -> str | None:
-    """ "s2p", "p2t" or "tspc"; None for another kind of model or an unreadable config."""
+def stage_of(folder: str | os.PathLike[str]) -> Kind | None:
+    """The kind of model in a folder; None for one that is not of this suite, or an unreadable config."""
     config = _read_json(Path(folder) / "config.json")
-    return MODEL_TYPES.get(config.get("model_type", "")) if isinstance(config, dict) else None
+    return kind_of(config.get("model_type")) if isinstance(config, dict) else None
 
 
 def check_folder(folder: str | os.PathLike[str], *, card_required: bool = True) -> list[Problem]:
@@ -76,9 +64,10 @@ def check_folder(folder: str | os.PathLike[str], *, card_required: bool = True) 
     if not isinstance(config, dict):
         state = "missing" if config is None else f"not valid JSON ({config})"
         return [Problem("config.json", state, "save the model again with save_pretrained")]
-    stage = MODEL_TYPES.get(config.get("model_type", ""))
-    problems = [*_weight_problems(root), *_code_problems(root, config, ours=stage is not None)]
-    for name in _REQUIRED[stage]:
+    kind = kind_of(config.get("model_type"))
+    files = KINDS[kind].files if kind else ()
+    problems = [*_weight_problems(root), *_code_problems(root, config, ours=kind is not None and KINDS[kind].own_code)]
+    for name in (*files, "README.md"):
         if name == "README.md" and not card_required:
             continue
         if not (root / name).is_file():
@@ -88,7 +77,7 @@ def check_folder(folder: str | os.PathLike[str], *, card_required: bool = True) 
             problems.append(Problem(name, "missing", mend))
         elif name.endswith(".json") and isinstance(broken := _read_json(root / name), str):
             problems.append(Problem(name, f"not valid JSON ({broken})", "save it again"))
-    return problems + _vocabulary_problems(root, config, stage)
+    return problems + _vocabulary_problems(root, config, kind)
 
 
 def files_to_publish(folder: str | os.PathLike[str]) -> list[str]:
@@ -191,23 +180,23 @@ def _code_files(root: Path, config: Mapping[str, Any]) -> list[str]:
 
 def _code_problems(root: Path, config: Mapping[str, Any], *, ours: bool) -> Iterator[Problem]:
     if ours and not config.get("auto_map"):
-        mend = "save the model with the classes of models.tspc, which register themselves"
+        mend = "save the model with the classes of models/, which register themselves"
         yield Problem("config.json", "no auto_map: a stranger could not load this model", mend)
     for name in _code_files(root, config):
         if not (root / name).is_file():
             yield Problem(name, "missing, though the loader needs it", "save the model again with save_pretrained")
 
 
-def _vocabulary_problems(root: Path, config: Mapping[str, Any], stage: str | None) -> list[Problem]:
-    if stage is None:
+def _vocabulary_problems(root: Path, config: Mapping[str, Any], kind: Kind | None) -> list[Problem]:
+    if kind is None:
         return []
-    phoneme_size = config.get("phoneme_vocab_size") if stage == "p2t" else config.get("vocab_size")
+    phoneme_size = config.get("phoneme_vocab_size") if kind == "p2t" else config.get("vocab_size")
     text_size = config.get("vocab_size")
-    if stage == "tspc":
+    if kind == "tspc":
         phoneme_size = (config.get("s2p_config") or {}).get("vocab_size")
         text_size = (config.get("p2t_config") or {}).get("vocab_size")
-    sizes = {"tokenizer.json": phoneme_size if stage == "s2p" else text_size}
-    if stage != "s2p":
+    sizes = {"tokenizer.json": phoneme_size if kind == "s2p" else text_size}
+    if kind in ("p2t", "tspc"):
         sizes["phoneme_tokenizer/tokenizer.json"] = phoneme_size
     problems = []
     for name, size in sizes.items():

@@ -159,17 +159,17 @@ def merge_adapters(folder: str | os.PathLike[str], output: str | os.PathLike[str
     """Load a folder of LoRA adapters onto its base model, merge them and save one plain model.
 
     Args:
-        folder: with adapter_config.json, whose base_model_name_or_path is a folder or Hub id of one of our models.
+        folder: with adapter_config.json, whose base_model_name_or_path is a folder or Hub id of a TSPC model or a Whisper.
         output: a new folder for the merged model; processor files and the card of `folder` are copied along.
 
     Raises:
         FileNotFoundError: `folder` holds no adapters. FileExistsError: `output` exists and is not empty.
-        ValueError: the base model is none of the classes of models.tspc.
+        ValueError: the base model is of another kind.
     """
     import shutil
 
     from peft import PeftConfig, PeftModel
-    from transformers import AutoConfig
+    from transformers import AutoConfig, WhisperForConditionalGeneration
 
     import models.tspc as tspc
 
@@ -187,6 +187,7 @@ def merge_adapters(folder: str | os.PathLike[str], output: str | os.PathLike[str
         "tspc_s2p": tspc.S2PForConditionalGeneration,
         "tspc_p2t": tspc.P2TForConditionalGeneration,
         "tspc": tspc.TSPCForConditionalGeneration,
+        "whisper": WhisperForConditionalGeneration,
     }
     kind = AutoConfig.from_pretrained(base, trust_remote_code=False).model_type
     if kind not in classes:
@@ -214,6 +215,7 @@ _PROCESSOR_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "normalizer.json",
     "generation_config.json",
     "processing_tspc.py",
 )
