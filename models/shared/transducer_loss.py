@@ -1,0 +1,459 @@
+"""RNN-T losses in plain PyTorch: exact in little memory, or pruned to a band around the likely alignments.
+
+This file stands in `models/shared` and is linked into the folders that use it, so that each of them can be published
+by itself.
+
+The lattice is Graves' (2012), k2's "regular" topology: at frame t with u labels emitted, a label leads to (t, u + 1)
+and a blank to (t + 1, u). The pruned loss is that of Kuang et al. (2022): an additive joiner, whose normaliser is one
+matrix product, says which S rows of each frame matter, and the real joiner is computed for those only.
+
+    targets = Targets.build(labels, frame_lengths, blank=0)
+    simple = simple_loss(am_BTV, lm_BNV, targets, lm_scale=0.25)
+    starts_BT = prune_starts(simple.occupancy_BTN, targets, 5)
+    pruned = pruned_loss(encoder_BTD, predictor_BND, joiner, targets, starts_BT, 5)
+    loss = (0.5 * simple.losses_B + pruned.losses_B).sum() / num_items_in_batch
+
+`joiner(encoder_F1D, predictor_FSD) -> logits_FSV` gets projected states of F frames and of the S rows of each.
+
+Utterances that cannot be computed have loss zero and gradient exactly zero: they never enter a product that could make
+NaN of 0 * inf. What the model computes before these functions is the caller's to keep finite, see `keep_finite`.
+
+Letters: B utterances, T frames, U labels of the longest, N = U + 1 rows of the lattice, V vocabulary, D joiner width,
+S rows of the band, F frames of several utterances in a row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+IGNORED = -100
+NEVER = float("-inf")
+# Logits that exist at once while the joiner is recomputed: 16 MiB of float32.
+CHUNK_ELEMENTS = 1 << 22
+
+Joiner = Callable[[Tensor, Tensor], Tensor]
+
+
+class Losses(NamedTuple):
+    """Negative log-likelihoods in float32, zero where `ok_B` is false: there the utterance could not be computed."""
+
+    losses_B: Tensor
+    ok_B: Tensor
+
+
+class SimpleLosses(NamedTuple):
+    """`Losses`, and the posterior probability that an alignment passes through each node of the lattice."""
+
+    losses_B: Tensor
+    ok_B: Tensor
+    occupancy_BTN: Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a batch of encoder outputs is aligned to; make it with `build`."""
+
+    labels_BU: Tensor
+    label_lengths_B: Tensor
+    frame_lengths_B: Tensor
+    ok_B: Tensor
+    blank: int
+
+    @classmethod
+    def build(
+        cls,
+        labels_BU: Tensor,
+        frame_lengths_B: Tensor,
+        *,
+        blank: int,
+        label_lengths_B: Tensor | None = None,
+        ok_B: Tensor | None = None,
+    ) -> "Targets":
+        """
+        Args:
+            labels_BU: token ids, padded on the right with anything where lengths are given, else with -100.
+            frame_lengths_B: frames of each utterance.
+            ok_B: utterances to compute; by default those that are `computable`.
+        """
+        if label_lengths_B is None:
+            label_lengths_B = (labels_BU != IGNORED).sum(dim=1)
+        label_lengths_B, frame_lengths_B = label_lengths_B.long(), frame_lengths_B.long()
+        inside_BU = torch.arange(labels_BU.shape[1], device=labels_BU.device) < label_lengths_B[:, None]
+        labels_BU = torch.where(inside_BU, labels_BU, blank).long()
+        possible_B = computable(labels_BU, label_lengths_B, frame_lengths_B)
+        return cls(
+            labels_BU, label_lengths_B, frame_lengths_B, possible_B if ok_B is None else ok_B & possible_B, blank
+        )
+
+    def only(self, ok_B: Tensor) -> "Targets":
+        """Without the utterances that are not `ok_B`."""
+        return replace(self, ok_B=self.ok_B & ok_B)
+
+
+def computable(
+    labels_BU: Tensor,
+    label_lengths_B: Tensor,
+    frame_lengths_B: Tensor,
+    *,
+    ctc: bool = False,
+    prune_range: int | None = None,
+) -> Tensor:
+    """Utterances whose loss is defined: (B,) bool.
+
+    All need a frame and a label. CTC needs a frame per label and one more between equal neighbours; a band of
+    `prune_range` rows, which climbs by one less per frame, must be able to reach the last row.
+    """
+    ok_B = (label_lengths_B >= 1) & (frame_lengths_B >= 1)
+    if ctc:
+        inside = torch.arange(1, labels_BU.shape[1], device=labels_BU.device) < label_lengths_B[:, None]
+        repeats_B = ((labels_BU[:, 1:] == labels_BU[:, :-1]) & inside).sum(dim=1)
+        ok_B = ok_B & (label_lengths_B + repeats_B <= frame_lengths_B)
+    if prune_range is not None:
+        ok_B = ok_B & (label_lengths_B <= (prune_range - 1) * frame_lengths_B)
+    return ok_B
+
+
+def keep_finite(hidden_BTD: Tensor, lengths_B: Tensor, ok_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Zeros in place of utterances that are not ok or hold a value that is not finite, and who is still ok.
+
+    To be used before anything with weights reads `hidden_BTD`: a NaN in its input makes NaN of its weights' gradient,
+    whatever the loss ignores later. Padding may hold anything.
+    """
+    inside_BT = torch.arange(hidden_BTD.shape[1], device=hidden_BTD.device) < lengths_B[:, None]
+    finite_BT = torch.isfinite(hidden_BTD).flatten(2).all(dim=2)
+    ok_B = ok_B & (finite_BT | ~inside_BT).all(dim=1)
+    keep_BT = finite_BT & ok_B[:, None]
+    return torch.where(keep_BT.view(*keep_BT.shape, *[1] * (hidden_BTD.ndim - 2)), hidden_BTD, 0.0), ok_B
+
+
+# Losses
+
+
+def full_loss(
+    encoder_BTD: Tensor,
+    predictor_BND: Tensor,
+    joiner: Joiner,
+    targets: Targets,
+    *,
+    chunk_elements: int = CHUNK_ELEMENTS,
+    recompute: bool = True,
+) -> Losses:
+    """The exact loss, with the joiner computed for a few frames at a time, and again in the backward pass.
+
+    Args:
+        predictor_BND: predictor states after 0 .. U labels, projected to the joiner's width as `encoder_BTD` is.
+        chunk_elements: logits that exist at once.
+        recompute: drop the logits of the forward pass; without, they are all kept: 1.4 times faster for small
+            vocabularies, and (B, T, N, V) numbers of memory.
+    """
+    targets = _finite(targets, encoder_BTD, predictor_BND)
+    starts_BT = targets.labels_BU.new_zeros(encoder_BTD.shape[:2])
+    rows = predictor_BND.shape[1]
+    log_probs = _node_log_probs(
+        encoder_BTD, predictor_BND, joiner, targets, starts_BT, rows, chunk_elements, recompute
+    )
+    losses_B, ok_B, _ = _Lattice.apply(*log_probs, targets)
+    return Losses(losses_B, ok_B)
+
+
+def simple_loss(
+    am_BTV: Tensor, lm_BNV: Tensor, targets: Targets, *, lm_scale: float = 0.0, am_scale: float = 0.0
+) -> SimpleLosses:
+    """The loss of the additive joiner `am + lm`, smoothed with the two alone; k2's `rnnt_loss_smoothed`.
+
+    Args:
+        am_BTV, lm_BNV: unnormalised log-probabilities of encoder and predictor.
+        lm_scale: weight of the predictor alone, normalised by itself; 0.25 in icefall.
+        am_scale: weight of the encoder with the predictor's mean distribution, taken over the batch without its
+            padding.
+    """
+    with torch.autocast(am_BTV.device.type, enabled=False):
+        am_BTV, lm_BNV = (x if x.dtype == torch.float64 else x.float() for x in (am_BTV, lm_BNV))
+        targets = _finite(targets, am_BTV, lm_BNV)
+        # Selected and not multiplied: zero times NaN is NaN.
+        am_BTV, lm_BNV = (torch.where(targets.ok_B[:, None, None], x, 0.0) for x in (am_BTV, lm_BNV))
+        log_probs = _simple_log_probs(am_BTV, lm_BNV, targets, lm_scale, am_scale)
+        return SimpleLosses(*_Lattice.apply(*log_probs, targets))
+
+
+def prune_starts(occupancy_BTN: Tensor, targets: Targets, prune_range: int) -> Tensor:
+    """First row of the band of each frame, (B, T): the `prune_range` rows that hold most of the posterior.
+
+    A band starts at row 0, never goes down, climbs by less than its width per frame so that a path fits through, and
+    ends at the last row. As k2's `get_rnnt_prune_ranges`.
+
+    Raises:
+        ValueError: a band of fewer than two rows cannot climb.
+    """
+    if prune_range < 2:
+        raise ValueError(f"prune_range must be at least 2, got {prune_range}: a band of one row cannot climb")
+    _, T, N = occupancy_BTN.shape
+    width = min(prune_range, N)
+    mass_BTM = F.pad(occupancy_BTN.detach().cumsum(dim=2), (1, 0))
+    mass_BTM = mass_BTM[:, :, width:] - mass_BTM[:, :, :-width]
+    t = torch.arange(T, device=occupancy_BTN.device)
+    last_B1 = (targets.label_lengths_B[:, None] + 1 - width).clamp(min=0)
+    starts_BT = torch.where(t < targets.frame_lengths_B[:, None] - 1, mass_BTM.argmax(dim=2), last_B1)
+    starts_BT = torch.minimum(starts_BT, last_B1)
+    starts_BT = starts_BT.flip(1).cummin(dim=1).values.flip(1)
+    climb_T = (prune_range - 1) * t
+    starts_BT = (starts_BT - climb_T).flip(1).cummax(dim=1).values.flip(1) + climb_T
+    return torch.minimum(starts_BT, climb_T)
+
+
+def pruned_loss(
+    encoder_BTD: Tensor,
+    predictor_BND: Tensor,
+    joiner: Joiner,
+    targets: Targets,
+    starts_BT: Tensor,
+    prune_range: int,
+    *,
+    chunk_elements: int = CHUNK_ELEMENTS,
+    recompute: bool = False,
+) -> Losses:
+    """The loss over the paths inside of the band of `prune_starts`: an upper bound of `full_loss`.
+
+    Utterances with more than `prune_range - 1` labels per frame cannot be computed.
+
+    Args:
+        recompute: drop the logits of the forward pass, (B, T, S, V), and compute them again: a third more time.
+    """
+    targets = _finite(targets, encoder_BTD, predictor_BND)
+    enough_B = targets.label_lengths_B <= (prune_range - 1) * targets.frame_lengths_B
+    width = min(prune_range, predictor_BND.shape[1])
+    log_probs = _node_log_probs(
+        encoder_BTD, predictor_BND, joiner, targets.only(enough_B), starts_BT, width, chunk_elements, recompute
+    )
+    losses_B, ok_B, _ = _Lattice.apply(*log_probs, targets.only(enough_B))
+    return Losses(losses_B, ok_B)
+
+
+def ctc_loss(logits_BTV: Tensor, targets: Targets) -> Losses:
+    """CTC of each utterance, from unnormalised logits; impossible ones are left out as everywhere here."""
+    targets = targets.only(computable(targets.labels_BU, targets.label_lengths_B, targets.frame_lengths_B, ctc=True))
+    targets = _finite(targets, logits_BTV)
+    kept = targets.ok_B.nonzero(as_tuple=True)[0]
+    with torch.autocast(logits_BTV.device.type, enabled=False):
+        logits = logits_BTV.index_select(0, kept)
+        log_probs = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+        losses_B = log_probs.new_zeros(len(targets.ok_B))
+        if len(kept) == 0:
+            # Still of the graph, so that every rank of a distributed run has the same gradients to exchange.
+            return Losses(losses_B + log_probs.sum(), targets.ok_B)
+        losses = F.ctc_loss(
+            log_probs.transpose(0, 1),
+            targets.labels_BU[kept],
+            targets.frame_lengths_B[kept],
+            targets.label_lengths_B[kept],
+            blank=targets.blank,
+            reduction="none",
+            zero_infinity=True,
+        )
+        return Losses(losses_B.index_put((kept,), losses), targets.ok_B)
+
+
+# Log-probabilities of the arcs
+
+
+def _finite(targets: Targets, encoder_BTx: Tensor, predictor_BNx: Tensor | None = None) -> Targets:
+    """Without utterances whose states are not finite; padding may hold anything."""
+    for states, lengths_B in ((encoder_BTx, targets.frame_lengths_B), (predictor_BNx, targets.label_lengths_B + 1)):
+        if states is not None:
+            inside = torch.arange(states.shape[1], device=states.device) < lengths_B[:, None]
+            finite = torch.isfinite(states.detach().sum(dim=2)) | ~inside
+            targets = targets.only(finite.all(dim=1))
+    return targets
+
+
+def _node_log_probs(
+    encoder_BTD: Tensor,
+    predictor_BND: Tensor,
+    joiner: Joiner,
+    targets: Targets,
+    starts_BT: Tensor,
+    width: int,
+    chunk_elements: int,
+    recompute: bool,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the next label and of a blank at `width` rows of each frame: two (B, T, N), -inf elsewhere.
+
+    Frames of all utterances stand in one row, so that neither padding nor utterances that are left out are computed.
+    """
+    B, T, _ = encoder_BTD.shape
+    N = predictor_BND.shape[1]
+    inside_BT = torch.arange(T, device=encoder_BTD.device) < targets.frame_lengths_B[:, None]
+    b_F, t_F = (inside_BT & targets.ok_B[:, None]).nonzero(as_tuple=True)
+    rows_FS = starts_BT[b_F, t_F][:, None] + torch.arange(width, device=encoder_BTD.device)
+    labels_FS = F.pad(targets.labels_BU, (0, 1))[b_F[:, None], rows_FS]
+    encoder_FD = encoder_BTD.flatten(0, 1).index_select(0, b_F * T + t_F)
+    nodes_FS = b_F[:, None] * N + rows_FS
+    predictor_ED = predictor_BND.flatten(0, 1)
+
+    def chunk(encoder_FD: Tensor, predictor_ED: Tensor, nodes_FS: Tensor, labels_FS: Tensor) -> Any:
+        predictor_FSD = predictor_ED.index_select(0, nodes_FS.flatten()).unflatten(0, nodes_FS.shape)
+        logits_FSV = joiner(encoder_FD[:, None], predictor_FSD)
+        return _ArcLogProbs.apply(logits_FSV, labels_FS, targets.blank)
+
+    with torch.no_grad():
+        vocabulary = joiner(encoder_BTD.new_zeros(1, 1, encoder_BTD.shape[2]), predictor_ED[:1, None]).shape[-1]
+    frames = max(1, chunk_elements // (width * vocabulary))
+    parts = []
+    for encoder, nodes, labels in zip(
+        encoder_FD.split(frames), nodes_FS.split(frames), labels_FS.split(frames), strict=True
+    ):
+        if recompute and torch.is_grad_enabled():
+            parts.append(checkpoint(chunk, encoder, predictor_ED, nodes, labels, use_reentrant=False))
+        else:
+            parts.append(chunk(encoder, predictor_ED, nodes, labels))
+    place_FS = (b_F * T + t_F)[:, None] * N + rows_FS
+    arcs = []
+    for log_probs_FS in (torch.cat(column) for column in zip(*parts, strict=True)):
+        empty = log_probs_FS.new_full((B * T * N,), NEVER)
+        arcs.append(empty.index_put((place_FS,), log_probs_FS).view(B, T, N))
+    return arcs[0], arcs[1]
+
+
+class _ArcLogProbs(torch.autograd.Function):
+    """log softmax at two entries of the vocabulary; one exponential each way and no normalised copy of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_FSV: Tensor, labels_FS: Tensor, blank: int) -> tuple[Tensor, Tensor]:
+        exact = logits_FSV if logits_FSV.dtype == torch.float64 else logits_FSV.float()
+        norm_FS = torch.logsumexp(exact, dim=-1)
+        ctx.save_for_backward(logits_FSV, labels_FS, norm_FS)
+        ctx.blank = blank
+        return exact.gather(-1, labels_FS[..., None]).squeeze(-1) - norm_FS, exact[..., blank] - norm_FS
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, label_FS: Tensor, blank_FS: Tensor) -> Any:
+        logits_FSV, labels_FS, norm_FS = ctx.saved_tensors
+        grad = torch.sub(logits_FSV, norm_FS[..., None]).exp_().mul_(-(label_FS + blank_FS)[..., None])
+        grad.scatter_add_(-1, labels_FS[..., None], label_FS[..., None])
+        grad[..., ctx.blank] += blank_FS
+        # Nodes of a loss that turned out not to be finite: the occupancy is zero, the logits may be anything.
+        lost_FS = ~torch.isfinite(norm_FS)
+        if lost_FS.any():
+            grad.masked_fill_(lost_FS[..., None], 0.0)
+        return grad.to(logits_FSV.dtype), None, None
+
+
+def _simple_log_probs(
+    am_BTV: Tensor, lm_BNV: Tensor, targets: Targets, lm_scale: float, am_scale: float
+) -> tuple[Tensor, Tensor]:
+    """Arcs of the additive joiner, (B, T, N) twice; column U of the label arcs is not used."""
+    B, T, _ = am_BTV.shape
+    N, blank = lm_BNV.shape[1], targets.blank
+    labels_BN = F.pad(targets.labels_BU, (0, 1))
+    am_top, lm_top = am_BTV.detach().amax(2, keepdim=True), lm_BNV.detach().amax(2, keepdim=True)
+    am_exp, lm_exp = (am_BTV - am_top).exp(), (lm_BNV - lm_top).exp()
+    tiny = torch.finfo(am_BTV.dtype).tiny
+    norm_BTN = (am_exp @ lm_exp.transpose(1, 2) + tiny).log() + am_top + lm_top.transpose(1, 2)
+    am_label_BTN = am_BTV.gather(2, labels_BN[:, None].expand(B, T, N))
+    lm_label_B1N = lm_BNV.gather(2, labels_BN[:, :, None]).transpose(1, 2)
+    am_blank_BT1, lm_blank_B1N = am_BTV[:, :, blank, None], lm_BNV[:, None, :, blank]
+    label_BTN, blank_BTN = am_label_BTN + lm_label_B1N - norm_BTN, am_blank_BT1 + lm_blank_B1N - norm_BTN
+    both = 1.0 - lm_scale - am_scale
+    label_BTN, blank_BTN = both * label_BTN, both * blank_BTN
+    if lm_scale:
+        norm_B1N = (lm_exp.sum(2, keepdim=True).log() + lm_top).transpose(1, 2)
+        label_BTN = label_BTN + lm_scale * (lm_label_B1N - norm_B1N)
+        blank_BTN = blank_BTN + lm_scale * (lm_blank_B1N - norm_B1N)
+    if am_scale:
+        inside_BN = torch.arange(N, device=lm_exp.device) <= targets.label_lengths_B[:, None]
+        weight_BN = (inside_BN & targets.ok_B[:, None]).to(lm_exp.dtype)
+        probs_BNV = lm_exp / lm_exp.sum(2, keepdim=True)
+        mean_V = (weight_BN[:, :, None] * probs_BNV).sum((0, 1)) / weight_BN.sum().clamp(min=1.0) + tiny
+        norm_BT1 = (am_exp @ mean_V[:, None]).log() + am_top
+        label_BTN = label_BTN + am_scale * (am_label_BTN + mean_V.log()[labels_BN][:, None] - norm_BT1)
+        blank_BTN = blank_BTN + am_scale * (am_blank_BT1 + mean_V.log()[blank] - norm_BT1)
+    return label_BTN, blank_BTN
+
+
+# Lattice
+
+
+class _Lattice(torch.autograd.Function):
+    """Sum over all paths, in double precision, with its gradient: the posterior of each arc.
+
+    Takes label and blank arcs (B, T, N); returns losses (B,), who is ok, and the occupancy of each node (B, T, N).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, label_BTN: Tensor, blank_BTN: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        B, T, N = label_BTN.shape
+        double = torch.float32 if label_BTN.device.type == "mps" else torch.float64
+        t, u = torch.arange(T, device=label_BTN.device)[:, None], torch.arange(N, device=label_BTN.device)
+        # A length beyond the batch, or zero, belongs to an utterance that is not ok.
+        frames = targets.frame_lengths_B.clamp(1, T)[:, None, None]
+        labels = targets.label_lengths_B.clamp(0, N - 1)[:, None, None]
+        label = torch.where((t < frames) & (u < labels), label_BTN.to(double), NEVER)
+        blank = torch.where((t < frames) & (u <= labels), blank_BTN.to(double), NEVER)
+        last_B = ((frames - 1) * N + labels).flatten()[:, None]
+        final_B11 = blank.flatten(1).gather(1, last_B)[:, :, None]
+
+        def turned(arcs: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+            """Entry (frames - 1 - t, labels - 1 - u) at (t, u)."""
+            from_t, from_u = frames - 1 - t, labels - 1 - u
+            index = (from_t.clamp(min=0) * N + from_u.clamp(min=0)).flatten(1)
+            turned = arcs.flatten(1).gather(1, index).view(B, T, N)
+            return torch.where((from_t >= 0) & (from_u >= 0), turned, NEVER)
+
+        # The lattice and, beside it as more utterances, the same walked from its end.
+        to_here, from_end = _path_sums(
+            torch.cat([label, turned(label, frames, labels)]),
+            torch.cat([blank, turned(blank, frames - 1, labels + 1)]),
+        ).split(B)
+        to_end = turned(from_end, frames, labels + 1) + final_B11
+        total_B11 = to_here.flatten(1).gather(1, last_B)[:, :, None] + final_B11
+        ok_B = targets.ok_B & torch.isfinite(total_B11.flatten())
+        usable = ok_B[:, None, None]
+        after_blank = F.pad(to_end[:, 1:], (0, 0, 0, 1), value=NEVER)
+        after_blank.view(B, -1).scatter_(1, last_B, 0.0)
+        after_label = F.pad(to_end[:, :, 1:], (0, 1), value=NEVER)
+        label_post, blank_post, occupancy = (
+            torch.where(usable, (to_here + rest - total_B11).exp(), 0.0).to(label_BTN.dtype)
+            for rest in (label + after_label, blank + after_blank, to_end)
+        )
+        ctx.save_for_backward(label_post, blank_post)
+        losses_B = torch.where(ok_B, -total_B11.flatten(), 0.0).to(label_BTN.dtype)
+        ctx.mark_non_differentiable(ok_B, occupancy)
+        return losses_B, ok_B, occupancy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_B: Tensor, *_: Any) -> Any:
+        label_post, blank_post = ctx.saved_tensors
+        return -grad_B[:, None, None] * label_post, -grad_B[:, None, None] * blank_post, None
+
+
+def _path_sums(label_BTN: Tensor, blank_BTN: Tensor) -> Tensor:
+    """Log of the sum over all paths from (0, 0) to each node, (B, T, N): one diagonal of the lattice at a time."""
+    B, T, N = label_BTN.shape
+    diagonals = T + N - 1
+    # Into (t, u) come a label from column u - 1 and a blank from column u, both of the diagonal before.
+    label_arcs = F.pad(_skewed(label_BTN)[:, :, :-1], (1, 0), value=NEVER)
+    arcs = torch.stack([label_arcs, _skewed(blank_BTN)], dim=2)
+    sums = label_BTN.new_full((diagonals, B, N + 1), NEVER)
+    sums[0, :, 1] = 0.0
+    sources = sums.unfold(2, N, 1)
+    for before, arc, here in zip(sources[:-1], arcs[:-1], sums[1:, :, 1:], strict=True):
+        reached = before + arc
+        torch.logaddexp(reached[:, 0], reached[:, 1], out=here)
+    # Undo the skew: (t, u) stands on diagonal t + u.
+    columns = F.pad(sums[:, :, 1:].permute(1, 2, 0).flatten(1), (0, N))
+    return columns.view(B, N, diagonals + 1)[:, :, :T].transpose(1, 2)
+
+
+def _skewed(arcs_BTN: Tensor) -> Tensor:
+    """Diagonal by diagonal, (T + N - 1, B, N): entry (t, u) at (t + u, u), -inf outside of the lattice."""
+    B, T, N = arcs_BTN.shape
+    columns = F.pad(arcs_BTN.transpose(1, 2), (0, N), value=NEVER).flatten(1)
+    return columns[:, : N * (T + N - 1)].view(B, N, T + N - 1).permute(2, 0, 1)
