@@ -1,0 +1,1 @@
+../shared/lattice.py
