@@ -1,0 +1,10 @@
+"""FastConformer: transformers' Parakeet with CTC, RNN-T or TDT, trained and searched as the other recognisers here.
+
+Importing this package registers its classes with the Auto* factories, so its checkpoints load without remote code.
+"""
+
+from .configuration_fastconformer import PRESETS, FastConformerConfig
+from .modeling_fastconformer import FastConformerForASR, FastConformerOutput
+from .strict_model import CheckpointError
+
+__all__ = ["PRESETS", "CheckpointError", "FastConformerConfig", "FastConformerForASR", "FastConformerOutput"]

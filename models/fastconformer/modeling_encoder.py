@@ -1,0 +1,176 @@
+"""FastConformer encoder (Rekesh et al. 2023; VLSP 2025 paper, section 3.3): that of transformers' Parakeet.
+
+Beside the attention (`modeling_attention.py`) it differs from `ParakeetEncoder` in what padding does: nothing. Frames
+beyond an utterance enter neither the convolutions nor the batch statistics of training.
+
+Shape legend: B batch, L input frames, F mel bins, T output frames, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.models.parakeet.modeling_parakeet import (
+    ParakeetEncoderBlock,
+    ParakeetEncoderConvolutionModule,
+    ParakeetEncoderSubsamplingConv2D,
+)
+from transformers.utils import ModelOutput
+
+from .configuration_fastconformer import FastConformerConfig
+from .modeling_attention import FastConformerAttention, FastConformerPositions, relative_range
+
+# Longer inputs go through the subsampling in pieces: its first convolution makes channels * F / 4 numbers a frame.
+FRAMES_PER_PIECE = 4096
+
+
+@dataclass
+class FastConformerEncoderOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state: (B, T, D), zero beyond the utterance.
+        lengths: (B,) true frames of T.
+        finite: (B,) False for utterances with NaN or infinite features; they count as empty, their length is 0.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+    finite: torch.Tensor | None = None
+
+
+class MaskedBatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation whose training statistics come from true frames only.
+
+    They are taken in float32 over one forward pass; with `synchronised`, over that of all processes. Where fewer than
+    two frames are left, the running statistics are used. Gradient checkpointing runs a forward pass twice: the running
+    statistics move once, because the encoder sets `to_be_counted` before each pass.
+    """
+
+    def __init__(self, channels: int, synchronised: bool = False):
+        super().__init__(channels)
+        self.synchronised = synchronised
+        self.to_be_counted = True
+
+    def forward(self, states_BDT: torch.Tensor, mask_BT: torch.Tensor | None = None) -> torch.Tensor:
+        if not self.training:
+            return super().forward(states_BDT)
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            raise ValueError("MaskedBatchNorm1d keeps running statistics; they were removed")
+        states = states_BDT.float()
+        mask = states.new_ones(states[:, :1].shape) if mask_BT is None else mask_BT[:, None].to(states.dtype)
+        count = self._over_processes(mask.sum())
+        mean_D = self._over_processes((states * mask).sum((0, 2))) / count.clamp(min=1)
+        centred = states - mean_D[:, None]
+        variance_D = self._over_processes((centred.square() * mask).sum((0, 2))) / count.clamp(min=1)
+        enough = count > 1
+        if self.to_be_counted:
+            self.to_be_counted = False
+            with torch.no_grad():
+                # Where there are too few frames, nothing moves.
+                momentum = (self.momentum or 0.1) * enough
+                unbiased_D = variance_D * count / (count - 1).clamp(min=1)
+                self.running_mean.lerp_(mean_D.to(self.running_mean.dtype), momentum.to(self.running_mean.dtype))
+                self.running_var.lerp_(unbiased_D.to(self.running_var.dtype), momentum.to(self.running_var.dtype))
+                self.num_batches_tracked += 1
+        mean_D = torch.where(enough, mean_D, self.running_mean.float())
+        variance_D = torch.where(enough, variance_D, self.running_var.float())
+        scale_D = self.weight.float() * torch.rsqrt(variance_D + self.eps)
+        return ((states - mean_D[:, None]) * scale_D[:, None] + self.bias.float()[:, None]).to(states_BDT.dtype)
+
+    def _over_processes(self, total: torch.Tensor) -> torch.Tensor:
+        if not self.synchronised or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+            return total
+        from torch.distributed.nn.functional import all_reduce  # its gradient is summed as well
+
+        return all_reduce(total)
+
+
+class FastConformerConvolution(ParakeetEncoderConvolutionModule):
+    """Parakeet's convolution module, told the true frames as a (B, T) mask."""
+
+    def __init__(self, config: FastConformerConfig):
+        super().__init__(config)
+        self.masked_batch_norm = config.masked_batch_norm
+        self.norm = MaskedBatchNorm1d(config.hidden_size, config.sync_batch_norm)
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        states_BDT = nn.functional.glu(self.pointwise_conv1(hidden_states.transpose(1, 2)), dim=1)
+        if attention_mask is not None:
+            states_BDT = states_BDT.masked_fill(~attention_mask[:, None], 0.0)
+        states_BDT = self.norm(self.depthwise_conv(states_BDT), attention_mask if self.masked_batch_norm else None)
+        return self.pointwise_conv2(self.activation(states_BDT)).transpose(1, 2)
+
+
+class FastConformerBlock(ParakeetEncoderBlock):
+    """Parakeet's block; `attention_mask` is (B, T), True on true frames."""
+
+    def __init__(self, config: FastConformerConfig, layer_idx: int):
+        super().__init__(config, layer_idx)  # pyright: ignore[reportArgumentType]
+        self.self_attn = FastConformerAttention(config, layer_idx)  # pyright: ignore[reportArgumentType]
+        self.conv = FastConformerConvolution(config)
+
+
+class FastConformerSubsampling(ParakeetEncoderSubsamplingConv2D):
+    """Parakeet's subsampling: (B, L, F) features and (B,) lengths -> (B, T, D). Long input is taken in pieces."""
+
+    def forward(self, input_features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        factor = self.stride**self.num_layers
+        pieces = []
+        for start in range(0, input_features.shape[1], FRAMES_PER_PIECE):
+            # An output frame sees up to `factor - 1` frames to both sides of its own: one output frame of margin.
+            margin = factor if start else 0
+            piece = input_features[:, start - margin : start + FRAMES_PER_PIECE]
+            piece_lengths = (lengths - start + margin).clamp(min=0, max=piece.shape[1])
+            mask = torch.arange(piece.shape[1], device=piece.device) < piece_lengths[:, None]
+            pieces.append(super().forward(piece, mask)[:, margin // factor :])  # pyright: ignore[reportArgumentType]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """True input frames -> true output frames: every convolution halves, rounding up."""
+        for _ in range(self.num_layers):
+            lengths = (lengths + 1) // 2
+        return lengths
+
+
+class FastConformerEncoder(nn.Module):
+    """(B, L, F) log-mel features -> (B, T, D) states, one of them every 80 ms."""
+
+    def __init__(self, config: FastConformerConfig):
+        super().__init__()
+        self.config = config
+        self.input_scale = config.hidden_size**0.5 if config.scale_input else 1.0
+        self.subsampling = FastConformerSubsampling(config)  # pyright: ignore[reportArgumentType]
+        self.encode_positions = FastConformerPositions(config)  # pyright: ignore[reportArgumentType]
+        self.layers = nn.ModuleList([FastConformerBlock(config, index) for index in range(config.num_hidden_layers)])
+
+    def forward(
+        self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> FastConformerEncoderOutput:
+        """See the output. `attention_mask` is (B, L), 1 on true frames, padding on the right; `None`: all are."""
+        config = self.config
+        batch, frames, _ = input_features.shape
+        if attention_mask is None:
+            attention_mask = input_features.new_ones(batch, frames, dtype=torch.bool)
+        mask_BL = attention_mask.bool()
+        # The first convolution would see what stands in the padding, and NaN would spread by the batch statistics.
+        features = input_features.masked_fill(~mask_BL[:, :, None], 0.0)
+        finite_B = features.isfinite().flatten(1).all(1)
+        features = features.masked_fill(~finite_B[:, None, None], 0.0)
+        input_lengths_B = mask_BL.sum(1) * finite_B
+        lengths_B = self.subsampling.output_lengths(input_lengths_B)
+
+        states = self.subsampling(features.to(self.subsampling.linear.weight.dtype), input_lengths_B)
+        states = nn.functional.dropout(states * self.input_scale, p=config.dropout, training=self.training)
+        first, last = relative_range(config, states.shape[1])
+        positions = self.encode_positions(first, last, states)
+        positions = nn.functional.dropout(positions, p=config.dropout_positions, training=self.training)
+        mask_BT = torch.arange(states.shape[1], device=states.device) < lengths_B[:, None]
+        padded = not bool(mask_BT.all())
+        for layer in self.layers:
+            layer.conv.norm.to_be_counted = True  # pyright: ignore
+            if self.training and config.layerdrop > 0 and torch.rand([]) < config.layerdrop:
+                continue
+            states = layer(states, attention_mask=mask_BT if padded else None, position_embeddings=positions)
+        return FastConformerEncoderOutput(
+            last_hidden_state=states.masked_fill(~mask_BT[:, :, None], 0.0), lengths=lengths_B, finite=finite_B
+        )
