@@ -5,7 +5,7 @@ soundfile reads WAV, FLAC, Ogg, Opus and MP3; PyAV adds m4a and webm; without ei
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -52,9 +52,7 @@ def load_audio(source: Any, sampling_rate: int) -> tuple[np.ndarray, dict[str, A
 
 
 def from_dict(source: dict[str, Any], sampling_rate: int) -> tuple[Any, int, dict[str, Any]]:
-    extra = {
-        key: value for key, value in source.items() if key not in ("array", "raw", "sampling_rate", "path", "bytes")
-    }
+    extra = extra_keys(source)
     samples = source.get("raw", source.get("array"))
     if samples is not None:
         if not isinstance(source.get("sampling_rate"), int | np.integer) or source["sampling_rate"] <= 0:
@@ -72,6 +70,13 @@ def from_dict(source: dict[str, Any], sampling_rate: int) -> tuple[Any, int, dic
         f"audio dict with keys {sorted(map(str, source))}: it needs 'array' (or 'raw') with 'sampling_rate', "
         "or 'bytes', or 'path'"
     )
+
+
+def extra_keys(source: dict[str, Any]) -> dict[str, Any]:
+    """What a dict holds beside its audio."""
+    return {
+        key: value for key, value in source.items() if key not in ("array", "raw", "sampling_rate", "path", "bytes")
+    }
 
 
 def read_file(name: str) -> bytes:
@@ -219,22 +224,44 @@ def split_at_quiet(samples: np.ndarray, sampling_rate: int, longest_s: float) ->
 
     A cut falls in the last 40 % of the longest piece possible, at the quietest fifth of a second there.
     """
+    for _, piece in pieces_at_quiet([samples], sampling_rate, longest_s):
+        yield piece
+
+
+def pieces_at_quiet(
+    blocks: Iterable[np.ndarray], sampling_rate: int, longest_s: float
+) -> Iterator[tuple[int, np.ndarray]]:
+    """As `split_at_quiet`, of audio that comes in blocks: (first sample, samples) of each piece.
+
+    Pieces do not depend on the blocks; a piece and half a second, and one block, are held at a time.
+    """
     longest = max(1, int(longest_s * sampling_rate))
+    shortest = int(SHORTEST_PIECE_S * sampling_rate)
+    buffer, start = np.zeros(0, np.float32), 0
+    for block in blocks:
+        buffer = np.concatenate([buffer, block]) if len(buffer) else block
+        # The cut depends on how much follows only within the last half second.
+        while len(buffer) - longest > shortest:
+            cut = _quiet_cut(buffer, sampling_rate, longest, longest)
+            yield start, buffer[:cut]
+            buffer, start = buffer[cut:], start + cut
+    while len(buffer) > longest:
+        cut = _quiet_cut(buffer, sampling_rate, longest, len(buffer) - shortest)
+        yield start, buffer[:cut]
+        buffer, start = buffer[cut:], start + cut
+    yield start, buffer
+
+
+def _quiet_cut(samples: np.ndarray, sampling_rate: int, longest: int, spared: int) -> int:
+    """The quietest place between 0.6 and 1 times `longest`, before `spared` if that lies between them."""
+    low, high = int(0.6 * longest), longest
+    if low < spared < high:
+        high = spared
+    section = samples[low:high].astype(np.float64)
     hop = max(1, int(FRAME_S * sampling_rate))
-    start = 0
-    while len(samples) - start > longest:
-        low = start + int(0.6 * longest)
-        high = start + longest
-        spared = len(samples) - int(SHORTEST_PIECE_S * sampling_rate)
-        if low < spared < high:
-            high = spared
-        section = samples[low:high].astype(np.float64)
-        frames = max(1, len(section) // hop)
-        energy = np.square(section[: frames * hop]).reshape(frames, -1).sum(1) if len(section) >= hop else np.zeros(1)
-        width = min(frames, int(QUIET_S / FRAME_S))
-        smooth = np.convolve(energy, np.ones(width), mode="same")
-        quietest = frames - 1 - int(smooth[::-1].argmin())  # the last one: fewer pieces
-        cut = min(low + quietest * hop + hop // 2, start + longest)
-        yield samples[start:cut]
-        start = cut
-    yield samples[start:]
+    frames = max(1, len(section) // hop)
+    energy = np.square(section[: frames * hop]).reshape(frames, -1).sum(1) if len(section) >= hop else np.zeros(1)
+    width = min(frames, int(QUIET_S / FRAME_S))
+    smooth = np.convolve(energy, np.ones(width), mode="same")
+    quietest = frames - 1 - int(smooth[::-1].argmin())  # the last one: fewer pieces
+    return min(low + quietest * hop + hop // 2, longest)

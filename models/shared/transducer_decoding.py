@@ -18,7 +18,7 @@ from .beam_histories import NO_TOKEN, Backpointers, check_beam, check_outputs, e
 from .hypotheses import Hypothesis, LanguageModel
 
 State = tuple[torch.Tensor, ...]
-Joiner = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Join = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class PredictionNetwork(Protocol):
@@ -99,7 +99,7 @@ def transducer_greedy(
     encoder_BTD: torch.Tensor,
     lengths_B: torch.Tensor,
     predictor: PredictionNetwork,
-    joiner: Joiner,
+    join: Join,
     *,
     blank: int,
     max_symbols_per_frame: int = 1,
@@ -111,8 +111,8 @@ def transducer_greedy(
     """The most probable symbol at every step, for all utterances at once.
 
     Args:
-        encoder_BTD: encoder outputs as `joiner` takes them, projected. lengths_B: true frames.
-        joiner: (N, D) of the encoder and (N, D) of the predictor -> (N, V) logits (TDT: V + number of durations).
+        encoder_BTD: encoder outputs as `join` takes them, projected. lengths_B: true frames.
+        join: (N, D) of the encoder and (N, D) of the predictor -> (N, V) logits (TDT: V + number of durations).
         max_symbols_per_frame: then the next frame is forced; 1 is icefall's variant, which matches the beam search.
         blank_penalty: subtracted from the blank's logit. temperature: divides the logits.
         durations: frames that the outputs of a TDT model stand for; None is RNN-T.
@@ -133,7 +133,7 @@ def transducer_greedy(
     found: list[tuple[torch.Tensor, ...]] = []
     jumps = torch.tensor(durations, device=device) if durations is not None else None
     while len(rows := (frames_B < lengths_B).nonzero()[:, 0]):
-        logits = joiner(encoder_BTD[rows, frames_B[rows]], outputs_BD[rows]).float()
+        logits = join(encoder_BTD[rows, frames_B[rows]], outputs_BD[rows]).float()
         jump_logits = None
         if jumps is not None:
             logits, jump_logits = logits[:, : -len(jumps)], logits[:, -len(jumps) :]
@@ -169,7 +169,7 @@ def transducer_beam(
     encoder_BTD: torch.Tensor,
     lengths_B: torch.Tensor,
     predictor: PredictionNetwork,
-    joiner: Joiner,
+    join: Join,
     *,
     blank: int,
     beam_size: int = 15,
@@ -198,7 +198,7 @@ def transducer_beam(
     for frame, running in enumerate(running_T):
         beam.shrink(running)
         encoder_ND = encoder_BTD[:running, frame].repeat_interleave(beam_size, 0)
-        logits_NV = joiner(encoder_ND, beam.outputs_ND).float()
+        logits_NV = join(encoder_ND, beam.outputs_ND).float()
         log_probs_NV = _log_probs(logits_NV, blank, blank_penalty, temperature)
         beam.advance(frame, log_probs_NV.view(running, beam_size, -1), blank, unwritten)
     found = beam.best(nbest)
