@@ -4,7 +4,19 @@ Importing this package registers its classes with the Auto* factories, so its ch
 """
 
 from .configuration_fastconformer import PRESETS, FastConformerConfig
+from .feature_extraction_fastconformer import FastConformerFeatureExtractor
 from .modeling_fastconformer import FastConformerForASR, FastConformerOutput
+from .processing_fastconformer import FastConformerProcessor, check_compatible, plain_tokenizer
 from .strict_model import CheckpointError
 
-__all__ = ["PRESETS", "CheckpointError", "FastConformerConfig", "FastConformerForASR", "FastConformerOutput"]
+__all__ = [
+    "PRESETS",
+    "CheckpointError",
+    "FastConformerConfig",
+    "FastConformerFeatureExtractor",
+    "FastConformerForASR",
+    "FastConformerOutput",
+    "FastConformerProcessor",
+    "check_compatible",
+    "plain_tokenizer",
+]

@@ -145,6 +145,7 @@ class FastConformerConfig(PreTrainedConfig):
         if self.pad_token_id is None:
             self.pad_token_id = self.blank_token_id
         self.num_key_value_heads = self.num_attention_heads
+        kwargs.setdefault("custom_pipelines", ASR_PIPELINE)
         self._check()
         super().__post_init__(**kwargs)
 

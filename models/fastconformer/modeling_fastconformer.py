@@ -30,6 +30,7 @@ from .ctc_decoding import ctc_beam, ctc_greedy
 from .hypotheses import Hypothesis, LanguageModel
 from .modeling_attention import FastConformerAttention, FastConformerPositions
 from .modeling_encoder import FastConformerEncoder, FastConformerEncoderOutput
+from .pipeline_asr import SpeechRecogniserPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
 from .strict_model import StrictModel, copy_weights, eval_frozen_parts
 from .transducer_decoding import RecurrentPredictor, transducer_beam, transducer_greedy
 from .transducer_loss import Losses, Targets, ctc_loss, full_loss
