@@ -35,6 +35,14 @@ SAVE_ERRORS = (OSError, RuntimeError, ValueError, SafetensorError)
 _Base = Trainer if TYPE_CHECKING else object
 
 
+class CheckpointPart:
+    """Mixin of callbacks that keep files of their own in every checkpoint."""
+
+    def save_part(self, folder: Path | None) -> None:
+        """Called on every rank; the one that writes is given the folder. What is raised costs this checkpoint."""
+        raise AssertionError(f"{type(self).__name__} must say what it saves")
+
+
 class SealedSaves(_Base):
     """Mixin in front of `transformers.Trainer`: what it saves is sealed, and a save that fails costs that save alone.
 
@@ -107,9 +115,15 @@ class SealedSaves(_Base):
         try:
             with self._noting_problems():
                 super()._save_checkpoint(model, trial)
+                self._save_parts(Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}")
             return problems[0] if problems else None
         finally:
             self.args.save_total_limit, self._save_problems = limit, None
+
+    def _save_parts(self, folder: Path) -> None:
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, CheckpointPart):
+                callback.save_part(folder if self.args.should_save else None)
 
     def _seal(self, folder: Path, facts: dict[str, Any], best: str | None) -> None:
         checkpoints.seal(folder, facts)

@@ -1,5 +1,7 @@
 """Eden: a learning rate that falls with the steps and, apart from them, with the epochs (Yao et al., 2024)."""
 
+from typing import Any
+
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -55,7 +57,7 @@ class Eden(LRScheduler):
             return by_step * by_epoch
         return by_step * by_epoch * (self.warmup_start + (1 - self.warmup_start) * step / self.warmup_batches)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         """Rates of the groups; called by `step`."""
         # What torch calls an epoch is a step here.
         return [base_lr * self.factor(self.last_epoch) for base_lr in self.base_lrs]

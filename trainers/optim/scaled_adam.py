@@ -186,8 +186,7 @@ def _clip(group: dict[str, Any], stacks: list[tuple[Tensor, Tensor, dict[str, Te
     step, period = group["step"], group["clipping_period"]
     if group["clipping_scale"] is None or step == 0:
         return 1.0
-    # Step 0 left no norm: the first median over a whole period is of one less, and a zero.
-    norms = group["norms"] = [*(group["norms"] or [0.0]), norm][-period:]
+    norms = group["norms"] = [*group["norms"], norm][-period:]
     early = step in EARLY_CLIPPING_STEPS and step < period
     if early or step % period == 0:
         taken = sorted(norms)[-step:] if early else sorted(norms)
