@@ -1,0 +1,1 @@
+../shared/audio_stream.py

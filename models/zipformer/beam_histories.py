@@ -1,0 +1,1 @@
+../shared/beam_histories.py

@@ -1,0 +1,1 @@
+../shared/transducer_decoding.py
