@@ -102,7 +102,7 @@ class Prefixes:
         self.hashes_BK = torch.zeros((num, size), dtype=torch.long, device=device)
         self.lengths_BK = torch.zeros_like(self.hashes_BK)
         self.last_BK = torch.full_like(self.hashes_BK, NO_TOKEN)
-        self.lm_states_BK = torch.full_like(self.hashes_BK, lm.start if lm else 0)
+        self.lm_states_BK = torch.full_like(self.hashes_BK, lm.begin() if lm else 0)
         self.backpointers = Backpointers(num_frames, num, size, device)
 
     def advance(

@@ -42,7 +42,9 @@ class LanguageModel(Protocol):
     Equal histories have equal states; scores are natural logs. `trainers.language_model` makes one of an n-gram model.
     """
 
-    start: int
+    def begin(self) -> int:
+        """The state of the empty history; called once in a search, before anything else."""
+        ...
 
     def advance(self, states: Sequence[int], tokens: Sequence[int]) -> tuple[list[int], list[float]]:
         """States after one more token each, and what each token adds to the score."""

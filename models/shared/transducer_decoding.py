@@ -229,9 +229,8 @@ class Beam:
         self.scores_BK[:, 0] = 0.0
         self.hashes_BK = torch.zeros((num, size), dtype=torch.long, device=device)
         self.lengths_BK = torch.zeros_like(self.hashes_BK)
-        self.lm_states_BK = torch.full_like(self.hashes_BK, lm.start if lm else 0)
+        self.lm_states_BK = torch.full_like(self.hashes_BK, lm.begin() if lm else 0)
         self.first_BK = torch.arange(num, device=device)[:, None] * size
-        self.earlier_KK = torch.ones((size, size), dtype=torch.bool, device=device).tril(-1)
         self.backpointers = Backpointers(num_frames, num, size, device)
         self.final: list[tuple[torch.Tensor, ...]] = []
 
@@ -253,35 +252,40 @@ class Beam:
         parents_BK = index_BK.div(vocabulary, rounding_mode="floor")
         tokens_BK = index_BK - parents_BK * vocabulary
         silent_BK = _is_silent(tokens_BK, blank, unwritten)
-        hashes_BK, lengths_BK = self.hashes_BK.gather(1, parents_BK), self.lengths_BK.gather(1, parents_BK)
+        grown = (~silent_BK & scores_BK.isfinite()).flatten().nonzero()[:, 0]
+        tokens = tokens_BK.flatten()[grown]
+        self.lm_states_BK = self.lm_states_BK.gather(1, parents_BK)
+        if self.lm is not None and len(grown):
+            # Before merging: one of two equal histories may have been scored in an earlier frame.
+            states, added = self.lm.advance(self.lm_states_BK.flatten()[grown].tolist(), tokens.tolist())
+            self.lm_states_BK.view(-1)[grown] = torch.tensor(states, device=grown.device)
+            scores_BK.view(-1)[grown] += self.lm_weight * torch.tensor(added, device=grown.device)
+        hashes_BK = self.hashes_BK.gather(1, parents_BK)
         self.hashes_BK = torch.where(silent_BK, hashes_BK, extended(hashes_BK, tokens_BK))
-        self.lengths_BK = lengths_BK + ~silent_BK
-        keys_BK = torch.where(
-            scores_BK.isfinite(), self.hashes_BK, -1 - torch.arange(self.size, device=silent_BK.device)
-        )
-        same_BKK = (keys_BK[:, :, None] == keys_BK[:, None]) & (
-            self.lengths_BK[:, :, None] == self.lengths_BK[:, None]
-        )
-        merged_BK = scores_BK[:, None].masked_fill(~same_BKK, -torch.inf).logsumexp(2)
-        # The most probable of equals stays, and with it the times of its tokens.
-        repeated_BK = (same_BKK & self.earlier_KK).any(2)
-        self.scores_BK = merged_BK.masked_fill(repeated_BK, -torch.inf)
+        self.lengths_BK = self.lengths_BK.gather(1, parents_BK) + ~silent_BK
+        repeated_BK = self._merge(scores_BK)
         self.backpointers.write(frame, parents_BK, tokens_BK.masked_fill(silent_BK, NO_TOKEN), log_probs_BK)
         rows_N = (parents_BK + self.first_BK).flatten()
         self.outputs_ND, self.state = self.outputs_ND[rows_N], tuple(part[rows_N] for part in self.state)
-        self.lm_states_BK = self.lm_states_BK.gather(1, parents_BK)
-        grown = (~silent_BK & self.scores_BK.isfinite()).flatten().nonzero()[:, 0]
+        alive = ~repeated_BK.flatten()[grown]
+        grown, tokens = grown[alive], tokens[alive]
         if len(grown):
-            self._grow(grown, tokens_BK.flatten()[grown])
+            outputs, new = self.predictor.step(tokens, tuple(part[grown] for part in self.state))
+            self.outputs_ND, self.state = _put(self.outputs_ND, grown, outputs), _put_state(self.state, grown, new)
 
-    def _grow(self, rows: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Let the predictor and the language model read the new tokens of some rows."""
-        outputs, new = self.predictor.step(tokens, tuple(part[rows] for part in self.state))
-        self.outputs_ND, self.state = _put(self.outputs_ND, rows, outputs), _put_state(self.state, rows, new)
-        if self.lm is not None:
-            states, added = self.lm.advance(self.lm_states_BK.flatten()[rows].tolist(), tokens.tolist())
-            self.lm_states_BK.view(-1)[rows] = torch.tensor(states, device=rows.device)
-            self.scores_BK.view(-1)[rows] += self.lm_weight * torch.tensor(added, device=rows.device)
+    def _merge(self, scores_BK: torch.Tensor) -> torch.Tensor:
+        """Add the probabilities of equal histories up; returns which slots (B, K) became empty by that.
+
+        The most probable of equals stays, and with it the times of its tokens.
+        """
+        slots_K = torch.arange(self.size, device=scores_BK.device)
+        keys_BK = torch.where(scores_BK.isfinite(), self.hashes_BK, -1 - slots_K)
+        same_BKK = keys_BK[:, :, None] == keys_BK[:, None]
+        same_BKK &= self.lengths_BK[:, :, None] == self.lengths_BK[:, None]
+        merged_BK = scores_BK[:, None].masked_fill(~same_BKK, -torch.inf).logsumexp(2)
+        repeated_BK = (same_BKK & (slots_K[:, None] > slots_K)).any(2)
+        self.scores_BK = merged_BK.masked_fill(repeated_BK, -torch.inf)
+        return repeated_BK
 
     def best(self, nbest: int) -> list[list[Hypothesis]]:
         """The best hypotheses of every utterance."""
