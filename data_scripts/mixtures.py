@@ -147,6 +147,34 @@ def temperature_weights(amounts: Sequence[float], exponent: float) -> list[float
     return [amount**exponent / scale * total / amount for amount in amounts]
 
 
+def replay_weights(amounts: Sequence[float], weights: Sequence[float], num_replayed: int, share: float) -> list[float]:
+    """Weights with which the last `num_replayed` sources together make up `share` of an epoch.
+
+    A model that goes on to another domain forgets the one before, unless some of that comes again. The others keep
+    their weights, those that are replayed keep their proportions to each other.
+
+    Args:
+        amounts: hours, or rows, of each source, above 0.
+        weights: passes over each source per epoch, above 0.
+        share: in (0, 1).
+
+    Example:
+
+    ```python
+    >>> replay_weights([1.0, 100.0], [1.0, 1.0], num_replayed=1, share=0.2)  # 1 h of the domain, 0.25 h of the rest
+    [1.0, 0.0025]
+    ```
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must be above 0 and below 1, got {share}")
+    if not 0 < num_replayed < len(amounts):
+        raise ValueError(f"{num_replayed} of {len(amounts)} sources are replayed; at least one is, and one is not")
+    passes = [amount * weight for amount, weight in zip(amounts, weights, strict=True)]
+    first = len(amounts) - num_replayed
+    scale = share / (1 - share) * sum(passes[:first]) / sum(passes[first:])
+    return [*weights[:first], *(weight * scale for weight in weights[first:])]
+
+
 def _stream(part: Any) -> Any:
     from datasets import Dataset, IterableDataset
 

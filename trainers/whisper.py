@@ -70,12 +70,26 @@ def build_whisper(args: Any, texts: Sequence[str] = (), key: str = "model.whispe
         processor, model = _pretrained(args, key)
         if texts:
             check_text_tokenizer(processor.tokenizer, texts, name=args.path)
-    processor.tokenizer.set_prefix_tokens(language=args.language, task=TASK, predict_timestamps=False)
+    set_prompt(processor.tokenizer, args.language, key)
     knows_times = args.path is not None or args.timestamp_share > 0
     fix_generation(model, processor.tokenizer, args.language, knows_times=knows_times)
     if args.freeze_encoder:
         model.freeze_encoder()
     return processor, model
+
+
+def set_prompt(tokenizer: Any, language: str, key: str) -> None:
+    """Make the tokenizer begin texts with the prompt of a language.
+
+    Raises:
+        ConfigError: its special tokens are not those of a multilingual Whisper, in their order.
+    """
+    wanted = ["<|startoftranscript|>", f"<|{language}|>", f"<|{TASK}|>", "<|notimestamps|>"]
+    if set(wanted) <= set(tokenizer.get_vocab()):
+        tokenizer.set_prefix_tokens(language=language, task=TASK, predict_timestamps=False)
+    # transformers computes the language's id from its place in the list of languages.
+    if tokenizer.convert_ids_to_tokens(tokenizer("").input_ids[:-1]) != wanted:
+        raise ConfigError(f"{key}.path", f"the tokenizer cannot write {''.join(wanted)}; take a multilingual Whisper")
 
 
 def _pretrained(args: Any, key: str) -> tuple[WhisperProcessor, Any]:
@@ -90,9 +104,6 @@ def _pretrained(args: Any, key: str) -> tuple[WhisperProcessor, Any]:
         raise ConfigError(f"{key}.path", f"cannot load {args.path} as a Whisper: {error}") from error
     if info["missing_keys"]:
         raise ConfigError(f"{key}.path", f"{args.path} lacks weights of a Whisper: {sorted(info['missing_keys'])[:3]}")
-    known = processor.tokenizer.get_vocab()
-    if f"<|{args.language}|>" not in known or not {"<|transcribe|>", "<|notimestamps|>"} <= set(known):
-        raise ConfigError(f"{key}.path", f"{args.path} knows no <|{args.language}|>; take a multilingual Whisper")
     if len(processor.tokenizer) > model.config.vocab_size:
         message = (
             f"the tokenizer of {args.path} has {len(processor.tokenizer)} tokens, its model {model.config.vocab_size}"

@@ -164,7 +164,8 @@ def guarded_generate(
     Raises:
         ValueError: features that are longer than the window.
     """
-    guards, counts = guards or Guards(), counts if counts is not None else GuardCounts()
+    guards = guards or Guards()
+    counts = GuardCounts() if counts is None else counts
     window = 2 * model.config.max_source_positions
     if input_features.shape[2] != window:
         raise ValueError(

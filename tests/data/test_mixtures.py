@@ -8,7 +8,7 @@ from datasets import Dataset, IterableDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_scripts.mixtures import Passes, load_mixture, mix, temperature_weights
+from data_scripts.mixtures import Passes, load_mixture, mix, replay_weights, temperature_weights
 from data_scripts.sources import SourceArguments, SourceError
 
 from .conftest import encode, voice, write_csv
@@ -112,3 +112,22 @@ def test_temperature():
         assert [one / 1000 for one in heard] == pytest.approx(shares, abs=0.02)
     with pytest.raises(ValueError, match="above 0"):
         temperature_weights([1.0, 0.0], 0.5)
+
+
+def test_replay():
+    # Two corpora of the new domain, 10 h a pass; 900 h and twice 50 h of what was learned before.
+    weights = replay_weights([8.0, 4.0, 900.0, 50.0], [1.0, 0.5, 1.0, 2.0], num_replayed=2, share=0.2)
+    hours = [weight * hours for weight, hours in zip(weights, [8.0, 4.0, 900.0, 50.0], strict=True)]
+    assert hours == pytest.approx([8.0, 2.0, 2.25, 0.25])
+    for share, count in ((0.0, 1), (1.0, 1), (0.2, 0), (0.2, 2)):
+        with pytest.raises(ValueError, match=r"share must be|are replayed"):
+            replay_weights([1.0, 1.0], [1.0, 1.0], count, share)
+
+
+def test_replay_deals_every_row_before_any_comes_again():
+    sizes = (40, 100)
+    passes = Passes(sizes, tuple(replay_weights(sizes, [1.0, 1.0], 1, share=0.2)), seed=0)
+    epochs = [passes(epoch) for epoch in range(10)]
+    assert [len(rows) for rows in epochs] == [50] * 10
+    replayed = [row for rows in epochs for row in rows.tolist() if row >= 40]
+    assert sorted(replayed) == list(range(40, 140))
