@@ -29,10 +29,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     except RunError as error:
         refuse(error)
     # Imported here, so that a mistake in a config costs a second and not half a minute.
+    from trainers import assembly
     from trainers.training import START_ERRORS, train
 
     try:
-        return train(config, run, sys.argv if argv is None else ["scripts/train_tspc.py", *argv])
+        return train(config, run, sys.argv if argv is None else ["scripts/train_tspc.py", *argv], assembly)
     except START_ERRORS as error:
         refuse(error)
 

@@ -5,7 +5,7 @@ transformers: a mistake in a config is reported at once, before any model or dat
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from data_scripts.sources import SourceArguments
 from trainers.augmentation_arguments import AugmentationArguments, ShortMediumArguments
@@ -25,9 +25,11 @@ __all__ = [
     "ModelArguments",
     "P2TArguments",
     "PublishArguments",
+    "RunConfig",
     "S2PArguments",
     "ShortMediumArguments",
     "SourceArguments",
+    "TSPCDataArguments",
     "TrainingArguments",
 ]
 
@@ -40,20 +42,6 @@ class DataArguments:
     """Speech to train on; p2t uses its transcripts."""
     validation: list[SourceArguments] = field(default_factory=list)
     """Speech to evaluate on during training; p2t uses its transcripts."""
-    text: list[SourceArguments] = field(default_factory=list)
-    """Further text for p2t."""
-    text_validation: list[SourceArguments] = field(default_factory=list)
-    """Further text to evaluate p2t on."""
-    synthetic_sentences: int = 0
-    """Code-switched sentences generated for p2t, on top of the sources."""
-    synthetic_validation_sentences: int = 0
-    """Code-switched sentences generated to evaluate p2t on; none of them is trained on."""
-    phoneme_noise: float = 0.0
-    """Mean share of p2t input phonemes replaced by neighbours, dropped or added in training, as s2p mishears them."""
-    word_shuffle: float = 0.0
-    """Share of p2t training sentences whose words are put in random order, so that it reads instead of guessing."""
-    dialect: Literal["north", "central", "south"] | None = None
-    """Pronunciation of p2t input where a row names none; null is the standard reading."""
     max_rows: int | None = None
     """Rows read from each source, the first ones; null reads all."""
     min_duration_s: float = 0.1
@@ -68,26 +56,50 @@ class DataArguments:
     """Shares of several sources in an epoch: hours ** this, times their weights; 1 is natural, 0 gives all as much."""
     batch_duration_s: float | None = None
     """Seconds of audio per device and step, padding included; null uses training.per_device_train_batch_size."""
-    batch_phonemes: int | None = None
-    """p2t: phonemes per device and step, padding included; null uses training.per_device_train_batch_size."""
     short_medium: ShortMediumArguments = field(default_factory=ShortMediumArguments)
     """Short and medium utterances at a fixed ratio."""
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
     """Random changes to training audio."""
 
     def __post_init__(self) -> None:
-        names = ["max_rows", "max_duration_s", "batch_duration_s", "batch_phonemes"]
-        require_positive(self, "data.", names)
-        names = ["synthetic_sentences", "synthetic_validation_sentences", "min_duration_s"]
-        require_non_negative(self, "data.", names)
-        require_fraction(self, "data.", ["phoneme_noise"])
-        require_fraction(self, "data.", ["max_dropped", "word_shuffle", "mixture_exponent"], one_allowed=True)
+        require_positive(self, "data.", ["max_rows", "max_duration_s", "batch_duration_s"])
+        require_non_negative(self, "data.", ["min_duration_s"])
+        require_fraction(self, "data.", ["max_dropped", "mixture_exponent"], one_allowed=True)
         window = f"must be above data.min_duration_s ({self.min_duration_s}), got {self.max_duration_s}"
         require(self.max_duration_s > self.min_duration_s, "data.max_duration_s", window)
         if self.batch_duration_s is not None:
             shorter = f"must hold the longest utterance, data.max_duration_s ({self.max_duration_s}); "
             shorter += f"got {self.batch_duration_s}"
             require(self.batch_duration_s >= self.max_duration_s, "data.batch_duration_s", shorter)
+
+
+@dataclass
+class TSPCDataArguments(DataArguments):
+    """What is read, and how it is batched; text and generated sentences are for p2t."""
+
+    text: list[SourceArguments] = field(default_factory=list)
+    """Further text for p2t."""
+    text_validation: list[SourceArguments] = field(default_factory=list)
+    """Further text to evaluate p2t on."""
+    synthetic_sentences: int = 0
+    """Code-switched sentences generated for p2t, on top of the sources."""
+    synthetic_validation_sentences: int = 0
+    """Code-switched sentences generated to evaluate p2t on; none of them is trained on."""
+    phoneme_noise: float = 0.0
+    """Mean share of p2t input phonemes replaced by neighbours, dropped or added in training, as s2p mishears them."""
+    word_shuffle: float = 0.0
+    """Share of p2t training sentences whose words are put in random order, so that it reads instead of guessing."""
+    dialect: Literal["north", "central", "south"] | None = None
+    """Pronunciation of p2t input where a row names none; null is the standard reading."""
+    batch_phonemes: int | None = None
+    """p2t: phonemes per device and step, padding included; null uses training.per_device_train_batch_size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "data.", ["batch_phonemes"])
+        require_non_negative(self, "data.", ["synthetic_sentences", "synthetic_validation_sentences"])
+        require_fraction(self, "data.", ["phoneme_noise"])
+        require_fraction(self, "data.", ["word_shuffle"], one_allowed=True)
 
 
 @dataclass
@@ -145,19 +157,13 @@ class PublishArguments:
 
 
 @dataclass
-class Config:
-    """One training run of one stage of TSPC."""
+class RunConfig:
+    """What every training run is told, whatever it trains: the base of each script's config."""
 
-    stage: Literal["s2p", "p2t", "joint"] = "s2p"
-    """s2p: speech to phonemes; p2t: phonemes to text; joint: both, tuned together."""
-    name: str = "tspc"
-    """Name shared by the stages of one experiment; {name} and {stage} are filled into paths of this config."""
-    model: ModelArguments = field(default_factory=ModelArguments)
-    """The model."""
+    name: str = "run"
+    """Name shared by the runs of one experiment; {name} and {stage} are filled into paths of this config."""
     data: DataArguments = field(default_factory=DataArguments)
     """The data."""
-    cache: CacheArguments = field(default_factory=CacheArguments)
-    """Caches of frozen parts."""
     lora: LoraArguments = field(default_factory=LoraArguments)
     """Adapters."""
     training: TrainingArguments = field(default_factory=TrainingArguments)
@@ -165,59 +171,152 @@ class Config:
     publish: PublishArguments = field(default_factory=PublishArguments)
     """The Hub."""
 
+    # Name of this config in the `only` section of a file that serves several scripts, such as configs/smoke.yaml.
+    kind: ClassVar[str] = ""
+
     def __post_init__(self) -> None:
         plain = bool(self.name) and not set(self.name) & set("/\\{}") and self.name not in (".", "..")
         require(plain, "name", f"must be a plain folder name, got {self.name!r}")
-        self._fill_names()
+        for section, name in self._places():
+            value = getattr(section, name)
+            if value is not None:
+                setattr(section, name, value.replace("{name}", self.name).replace("{stage}", self.trains))
         self._check_data()
+
+    @property
+    def trains(self) -> str:
+        """What is trained, as folders, logs and cards call it."""
+        raise AttributeError(f"{type(self).__name__} does not say what it trains")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether rows are text alone, without audio."""
+        return False
+
+    @property
+    def caches(self) -> bool:
+        """Whether outputs of a frozen part are kept on disk."""
+        return False
+
+    @property
+    def length_column(self) -> str:
+        """Column by which rows are batched."""
+        return "duration_s"
+
+    @property
+    def batch_budget(self) -> float | None:
+        """Largest count x longest of a batch, in the unit of `length_column`."""
+        return self.data.batch_duration_s
+
+    def train_sources(self) -> list[SourceArguments]:
+        """Every source that is trained on, in order."""
+        return [*self.data.train]
+
+    def validation_sources(self) -> list[SourceArguments]:
+        """Every source that is evaluated on, in order."""
+        return [*self.data.validation]
+
+    def sources(self) -> list[SourceArguments]:
+        """Every source this config names, in order."""
+        return [*self.data.train, *self.data.validation]
+
+    def _places(self) -> list[tuple[Any, str]]:
+        """Paths that {name} and {stage} are filled into: the section and the name of each."""
+        return [(self.training, "output_dir"), *((source, "path") for source in self.sources())]
+
+    def _check_data(self) -> None:
+        nothing = "nothing to train on: list at least one source, for example [{path: my/folder}]"
+        require(bool(self.data.train), "data.train", nothing)
+        self._check_evaluation(bool(self.data.validation), "data.validation")
+        streamed = self._check_streams(self.data.train)
+        if self.data.short_medium.ratio:
+            key = "data.short_medium.ratio"
+            require(not streamed, key, "needs every length beforehand: turn streaming off, or set it to 0")
+
+    def _check_evaluation(self, some: bool, key: str, places: str = "") -> None:
+        missing = f"training.eval_strategy needs data: set {places or key}"
+        require(some or self.training.eval_strategy == "no", key, missing)
+
+    def _check_streams(self, sources: list[SourceArguments]) -> bool:
+        streamed = any(source.streaming for source in sources)
+        endless = "must be set with streaming sources, whose length is unknown; for example --training.max_steps 10000"
+        require(not streamed or self.training.max_steps > 0, "training.max_steps", endless)
+        return streamed
+
+
+@dataclass
+class Config(RunConfig):
+    """One training run of one stage of TSPC."""
+
+    name: str = "tspc"
+    """Name shared by the stages of one experiment; {name} and {stage} are filled into paths of this config."""
+    data: TSPCDataArguments = field(default_factory=TSPCDataArguments)
+    """The data."""
+    stage: Literal["s2p", "p2t", "joint"] = "s2p"
+    """s2p: speech to phonemes; p2t: phonemes to text; joint: both, tuned together."""
+    model: ModelArguments = field(default_factory=ModelArguments)
+    """The model."""
+    cache: CacheArguments = field(default_factory=CacheArguments)
+    """Caches of frozen parts."""
+
+    kind: ClassVar[str] = "tspc"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_caches()
         self._check_lora()
         if self.stage == "joint":
             for key, path in (("model.s2p.path", self.model.s2p.path), ("model.p2t.path", self.model.p2t.path)):
                 require(path is not None, key, "stage joint needs both stages trained: set it to a folder or Hub id")
 
-    def _fill_names(self) -> None:
-        places = [
-            (self.training, "output_dir"),
-            (self.cache, "folder"),
-            (self.model.s2p, "path"),
-            (self.model.s2p, "encoder"),
-            (self.model.p2t, "path"),
-            (self.model.p2t, "pretrained"),
-        ]
-        places += [(source, "path") for source in self.sources()]
-        for section, name in places:
-            value = getattr(section, name)
-            if value is not None:
-                setattr(section, name, value.replace("{name}", self.name).replace("{stage}", self.stage))
+    @property
+    def trains(self) -> str:
+        return self.stage
+
+    @property
+    def is_text(self) -> bool:
+        return self.stage == "p2t"
+
+    @property
+    def caches(self) -> bool:
+        return self.cache.encoder_states or self.cache.s2p_outputs
+
+    @property
+    def length_column(self) -> str:
+        return "num_phonemes" if self.is_text else "duration_s"
+
+    @property
+    def batch_budget(self) -> float | None:
+        return self.data.batch_phonemes if self.is_text else self.data.batch_duration_s
+
+    def train_sources(self) -> list[SourceArguments]:
+        return [*self.data.train, *self.data.text] if self.is_text else [*self.data.train]
+
+    def validation_sources(self) -> list[SourceArguments]:
+        return [*self.data.validation, *self.data.text_validation] if self.is_text else [*self.data.validation]
 
     def sources(self) -> list[SourceArguments]:
-        """Every source this config names, in order."""
         data = self.data
         return [*data.train, *data.validation, *data.text, *data.text_validation]
 
+    def _places(self) -> list[tuple[Any, str]]:
+        model = self.model
+        paths = [(model.s2p, "path"), (model.s2p, "encoder"), (model.p2t, "path"), (model.p2t, "pretrained")]
+        return [*super()._places(), (self.cache, "folder"), *paths]
+
     def _check_data(self) -> None:
-        data, training = self.data, self.training
-        text_stage = self.stage == "p2t"
-        if text_stage:
-            some = bool(data.train or data.text or data.synthetic_sentences)
-            require(some, "data.text", "nothing to train on: set data.text, data.train or data.synthetic_sentences")
-            some = bool(data.validation or data.text_validation or data.synthetic_validation_sentences)
-            key, places = "data.text_validation", "data.text_validation or data.synthetic_validation_sentences"
-        else:
-            some = bool(data.train)
-            require(
-                some, "data.train", "nothing to train on: list at least one source, for example [{path: my/folder}]"
-            )
-            some, key, places = bool(data.validation), "data.validation", "data.validation"
-        require(some or training.eval_strategy == "no", key, f"training.eval_strategy needs data: set {places}")
-        streamed = any(source.streaming for source in (data.train + data.text if text_stage else data.train))
-        endless = "must be set with streaming sources, whose length is unknown; for example --training.max_steps 10000"
-        require(not streamed or training.max_steps > 0, "training.max_steps", endless)
+        if not self.is_text:
+            return super()._check_data()
+        data = self.data
+        some = bool(data.train or data.text or data.synthetic_sentences)
+        require(some, "data.text", "nothing to train on: set data.text, data.train or data.synthetic_sentences")
+        some = bool(data.validation or data.text_validation or data.synthetic_validation_sentences)
+        places = "data.text_validation or data.synthetic_validation_sentences"
+        self._check_evaluation(some, "data.text_validation", places)
+        self._check_streams(self.train_sources())
         if data.short_medium.ratio:
-            key = "data.short_medium.ratio"
-            require(not text_stage, key, "chooses by seconds of audio, but stage p2t reads text: set it to 0")
-            require(not streamed, key, "needs every length beforehand: turn streaming off, or set it to 0")
+            reads = "chooses by seconds of audio, but stage p2t reads text: set it to 0"
+            require(False, "data.short_medium.ratio", reads)
 
     def _check_caches(self) -> None:
         cache, key = self.cache, "cache.encoder_states"

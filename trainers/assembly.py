@@ -1,22 +1,20 @@
-"""A resolved config made real: processor, model, collator, caches and metrics of a stage.
+"""A config of TSPC made real: processor, model, collator, caches, metrics, Trainer and card facts of a stage.
 
-Training and evaluation build everything through this module, so a key of the config means the same in both.
+The functions are those that `trainers.training.Assembly` describes. Training and evaluation build everything through
+them, so a key of the config means the same in both.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer
 
-from data_scripts.augment import Augmenter, NoiseError
 from data_scripts.text.g2p import G2P
 from data_scripts.text.phonemes import phoneme_symbols
 from models.tspc import (
-    CheckpointError,
     P2TConfig,
     P2TForConditionalGeneration,
     S2PConfig,
@@ -29,19 +27,19 @@ from models.tspc import (
 )
 from models.tspc.strict_model import whole_tensors
 from trainers.arguments import Config
+from trainers.building import Stage, load_part, speech_inputs_of
 from trainers.checks import ConfigError
-from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, SpeechInputs, TextLabels, TSPCCollator, row_key
+from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, TextLabels, TSPCCollator
+from trainers.datasets_map import with_phoneme_counts
 from trainers.encoders import encoder_from_sizes, feature_extractor_of
 from trainers.metrics import codeswitch_error_rates, error_rates, phoneme_error_rate
 from trainers.pins import split_pin
+from trainers.rows import Rows
+from trainers.seq2seq import SpeechSeq2SeqTrainer
 from trainers.tokenizers import check_text_tokenizer, train_text_tokenizer
-
-logger = logging.getLogger(__name__)
 
 IGNORED = -100
 PHONEME_FOLDER = "phoneme_tokenizer"
-# Enough to see what augmentation does.
-COUNTED_ROWS = 1000
 
 
 @dataclass
@@ -65,14 +63,9 @@ class P2TTokenizers:
         )
 
 
-@dataclass
-class Stage:
-    """A model with what belongs to it."""
-
-    processor: Any
-    """S2PProcessor, P2TTokenizers or TSPCProcessor."""
-    model: Any
-    """A `PreTrainedModel` in float32, frozen as the config says."""
+def needs_texts(config: Config) -> bool:
+    """Whether the training texts are read: p2t trains or checks its tokenizer with them."""
+    return config.is_text
 
 
 def build_processor_and_model(config: Config, texts: Sequence[str] = ()) -> Stage:
@@ -97,8 +90,8 @@ def build_processor_and_model(config: Config, texts: Sequence[str] = ()) -> Stag
 def _build_s2p(config: Config) -> Stage:
     args = config.model.s2p
     if args.path is not None:
-        processor = _load(S2PProcessor, args.path, "model.s2p.path")
-        model = _load(S2PForConditionalGeneration, args.path, "model.s2p.path")
+        processor = load_part(S2PProcessor, args.path, "model.s2p.path")
+        model = load_part(S2PForConditionalGeneration, args.path, "model.s2p.path")
         _check_register(config, processor.tokenizer, "model.s2p.path")
     else:
         tokenizer = build_phoneme_tokenizer(phoneme_symbols(config.model.register))
@@ -138,12 +131,12 @@ def _build_s2p(config: Config) -> Stage:
 def _build_p2t(config: Config, texts: Sequence[str]) -> Stage:
     args = config.model.p2t
     if args.path is not None:
-        tokenizers = _load(P2TTokenizers, args.path, "model.p2t.path")
+        tokenizers = load_part(P2TTokenizers, args.path, "model.p2t.path")
         _check_register(config, tokenizers.phoneme_tokenizer, "model.p2t.path")
-        return Stage(tokenizers, _load(P2TForConditionalGeneration, args.path, "model.p2t.path"))
+        return Stage(tokenizers, load_part(P2TForConditionalGeneration, args.path, "model.p2t.path"))
     phoneme_tokenizer = build_phoneme_tokenizer(phoneme_symbols(config.model.register))
     if args.pretrained is not None:
-        tokenizer = _load(AutoTokenizer, args.pretrained, "model.p2t.pretrained")
+        tokenizer = load_part(AutoTokenizer, args.pretrained, "model.p2t.pretrained")
         check_text_tokenizer(tokenizer, texts, name=args.pretrained)
         overrides = {"dropout_rate": args.dropout}
         repo, pin = split_pin(args.pretrained)
@@ -171,30 +164,16 @@ def _build_p2t(config: Config, texts: Sequence[str]) -> Stage:
 
 def _build_joint(config: Config) -> Stage:
     s2p_path, p2t_path = str(config.model.s2p.path), str(config.model.p2t.path)
-    s2p_processor = _load(S2PProcessor, s2p_path, "model.s2p.path")
-    tokenizers = _load(P2TTokenizers, p2t_path, "model.p2t.path")
+    s2p_processor = load_part(S2PProcessor, s2p_path, "model.s2p.path")
+    tokenizers = load_part(P2TTokenizers, p2t_path, "model.p2t.path")
     _check_register(config, s2p_processor.tokenizer, "model.s2p.path")
     _check_register(config, tokenizers.phoneme_tokenizer, "model.p2t.path")
-    s2p = _load(S2PForConditionalGeneration, s2p_path, "model.s2p.path")
-    p2t = _load(P2TForConditionalGeneration, p2t_path, "model.p2t.path")
+    s2p = load_part(S2PForConditionalGeneration, s2p_path, "model.s2p.path")
+    p2t = load_part(P2TForConditionalGeneration, p2t_path, "model.p2t.path")
     model = TSPCForConditionalGeneration.from_stages(s2p, p2t)
     model.freeze(config.model.joint.decoder)
     extractor = s2p_processor.feature_extractor
     return Stage(TSPCProcessor(extractor, tokenizers.tokenizer, tokenizers.phoneme_tokenizer), model)
-
-
-def _load(kind: Any, path: str, key: str) -> Any:
-    """`kind.from_pretrained(path)`, in float32 for models; what goes wrong is said about `key`."""
-    options: dict[str, Any] = (
-        {"dtype": torch.float32} if isinstance(kind, type) and issubclass(kind, PreTrainedModel) else {}
-    )
-    if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
-        raise ConfigError(key, f"no such folder: {path}; train that stage first, or name a finished model")
-    repo, pin = split_pin(path)
-    try:
-        return kind.from_pretrained(repo, **options, **pin)
-    except (OSError, ValueError, CheckpointError) as error:
-        raise ConfigError(key, f"cannot load {path}: {error}") from error
 
 
 def _check_register(config: Config, tokenizer: Any, key: str) -> None:
@@ -267,31 +246,23 @@ def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any
         data = config.data
         changes = {"noise": data.phoneme_noise, "shuffle": data.word_shuffle}
         return P2TCollator(labels, text, **changes, seed=seed, dialect=data.dialect)
-    settings = config.data.augmentation
-    try:
-        augmenter = Augmenter(settings) if augment and settings.active else None
-    except NoiseError as error:
-        raise ConfigError(f"data.augmentation.{error.key}", error.detail) from error
-    inputs = SpeechInputs(stage.processor.feature_extractor, seed=seed, augmentation=augmenter)
+    inputs = speech_inputs_of(config, stage.processor.feature_extractor, augment=augment)
     if config.stage == "joint":
         return TSPCCollator(inputs, TextLabels(stage.processor.tokenizer, stage.model.config.vocab_size))
     labels = PhonemeLabels(G2P(config.model.register), stage.processor.tokenizer)
     return S2PCollator(inputs, labels, stage.model.config.max_target_positions)
 
 
-def log_augmentation(collator: Any, rows: Any) -> None:
-    """How many of the first training rows get which change, so that a setting without effect is seen."""
-    augmenter = getattr(getattr(collator, "inputs", None), "augmentation", None)
-    if augmenter is None or not hasattr(rows, "__len__"):
-        return
-    names, emotions = rows["id"][:COUNTED_ROWS], rows["emotion"][:COUNTED_ROWS]
-    keys = [row_key(collator.inputs.seed, {"id": name, "epoch": 0}) for name in names]
-    counts = augmenter.count(zip(keys, emotions, strict=True))
-    logger.info("augmentation of the first %d rows: %s", len(keys), dict(counts))
-    if augmenter.settings.emotion_strength > 0 and not any(emotions):
-        logger.warning(
-            "data.augmentation.emotion_strength is set, but none of the first %d rows has an emotion", len(keys)
-        )
+def prepare_rows(config: Config, stage: Stage, rows: Rows, collator: Any) -> None:
+    """Counts the phonemes of text rows, by which they are batched, and attaches the caches that the config asks for.
+
+    The model must be on its device.
+    """
+    for part in ("train", "validation"):
+        found = getattr(rows, part)
+        if found is not None and config.is_text:
+            found = with_phoneme_counts(found, collator.phonemes)
+        setattr(rows, part, attach_cache(config, stage, found, collator))
 
 
 def attach_cache(config: Config, stage: Stage, rows: Any, collator: Any) -> Any:
@@ -343,3 +314,22 @@ def main_metric(config: Config) -> str:
     if not config.training.predict_with_generate:
         return "loss"
     return f"per_{config.model.register}" if config.stage == "s2p" else "wer"
+
+
+def make_trainer(config: Config, stage: Stage, **common: Any) -> SpeechSeq2SeqTrainer:
+    """The Trainer of the run, from the arguments that every Trainer here takes."""
+    return SpeechSeq2SeqTrainer(optimizer_cls_and_kwargs=config.training.optimizer_cls_and_kwargs, **common)
+
+
+def card_facts(config: Config, stage: Stage) -> dict[str, Any]:
+    """What the card of a checkpoint says about this stage alone; `training` holds lines of its table."""
+    s2p, p2t = config.model.s2p, config.model.p2t
+    bases = {"s2p": [s2p.path or s2p.encoder], "p2t": [p2t.path or p2t.pretrained], "joint": [s2p.path, p2t.path]}
+    return {
+        "base_model": [base for base in bases[config.stage] if base],
+        "register": config.model.register,
+        "training": {
+            "decoder": config.model.joint.decoder if config.stage == "joint" else None,
+            "encoder_window": s2p.encoder_window if config.stage == "s2p" else None,
+        },
+    }

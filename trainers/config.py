@@ -6,8 +6,9 @@ config = load_config(["--config", "configs/tspc/s2p.yaml", "--config", "configs/
 
 A value is read by the type of its field, not by YAML's guesses: `1e-4` is a number where a number belongs, `no` is
 text where text belongs. An error names the file, the line, the key, what was got and what is allowed. A file may name
-the one it builds on (`base: ../base.yaml`); mappings are merged, lists and plain values replaced. Nothing here imports
-torch, so that a mistake costs a second and not a minute.
+the one it builds on (`base: ../base.yaml`); mappings are merged, lists and plain values replaced. One that serves
+several scripts says under `only: {tspc: {...}, asr: {...}}` what is for one of them alone. Nothing here imports torch,
+so that a mistake costs a second and not a minute.
 """
 
 import ast
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T", bound="DataclassInstance")
+# Of `only`; each script's config has one.
+KINDS = ("tspc", "asr")
 NULLS = ("null", "Null", "NULL", "~", "")
 
 # Keys people bring from other recipes, and where the same thing is said here.
@@ -89,9 +92,31 @@ def read_config(argv: Sequence[str], cls: type[T] = Config) -> T:
     done: set = set()
     for file in files:
         for layer in read_chain(file, done):
-            merged.merge(layer)
+            merged.merge(only_for(layer, getattr(cls, "kind", "")))
     merged.merge(overrides)
     return from_tree(merged, cls)
+
+
+def only_for(layer: Tree, kind: str) -> Tree:
+    """A file's layer with what its `only` section says for one kind of run, and without that section.
+
+    Raises:
+        ConfigError: the section is no mapping, or names a kind that there is not.
+    """
+    if "only" not in layer.items:
+        return layer
+    parts, place = layer.items["only"], layer.places["only"]
+    known = isinstance(parts, Tree) and set(parts.items) <= set(KINDS)
+    if not known:
+        raise ConfigError("only", f"is a section with keys ({', '.join(KINDS)}), one for each kind of run", place)
+    mine = Tree()
+    for key, value in layer.items.items():
+        if key != "only":
+            mine.put(key, value, layer.places[key])
+    part = parts.items.get(kind)
+    if isinstance(part, Tree):
+        mine.merge(part)
+    return mine
 
 
 def from_tree(tree: Tree, cls: type[T]) -> T:
@@ -302,6 +327,8 @@ def field_help(cls: type) -> dict[str, str]:
     """Field -> the string written under it, or its entry in the docstring."""
     body = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body[0].body
     found = {}
+    for parent in reversed(cls.__mro__[1:-1]):
+        found |= field_help(parent)
     for above, below in itertools.pairwise(body):
         text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
         if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name) and isinstance(text, str):

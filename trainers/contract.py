@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_scripts.text.normalize import NORMALIZER_VERSION
-from trainers.arguments import Config
+from trainers.arguments import RunConfig
 from trainers.checkpoints import read_seal
 from trainers.runs import RunError
 
@@ -32,19 +32,18 @@ MEANING = {
 }
 
 
-def resume_facts(config: Config, world_size: int, data: str) -> dict[str, Any]:
+def resume_facts(config: RunConfig, world_size: int, data: str) -> dict[str, Any]:
     """The facts of a run at its start.
 
     Args:
         world_size: processes of this launch.
         data: fingerprint of the training rows.
     """
-    text = config.stage == "p2t"
-    streamed = any(source.streaming for source in [*config.data.train, *config.data.text])
+    streamed = any(source.streaming for source in config.train_sources())
     return {
         "data": data,
         "batch_size": config.training.per_device_train_batch_size,
-        "batch_budget": config.data.batch_phonemes if text else config.data.batch_duration_s,
+        "batch_budget": config.batch_budget,
         "gradient_accumulation_steps": config.training.gradient_accumulation_steps,
         "world_size": world_size,
         "stream_workers": max(1, config.training.dataloader_num_workers) if streamed else None,

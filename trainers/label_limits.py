@@ -7,7 +7,7 @@ that fast. Both are dropped with the code `label_too_long` before training.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from trainers.arguments import Config
+from trainers.arguments import Config, RunConfig
 from trainers.checks import ConfigError
 from trainers.pins import split_pin
 
@@ -36,13 +36,14 @@ class LabelLimits:
         self._g2p: Any = None
 
     @classmethod
-    def of(cls, config: Config) -> "LabelLimits | None":
-        """Those of a run; None for stages that write text, which has no limit.
+    def of(cls, config: RunConfig) -> "LabelLimits | None":
+        """Those of a run, where phonemes are its labels; else None: text has no such limit, or one that its own
+        tokenizer sets (`TextLimits`).
 
         Raises:
             ConfigError: the model to start from has no readable config.
         """
-        if config.stage != "s2p":
+        if not isinstance(config, Config) or config.stage != "s2p":
             return None
         model = config.model.s2p
         if model.path is None:

@@ -16,7 +16,7 @@ import numpy as np
 from data_scripts.mixtures import Passes, mix, temperature_weights
 from data_scripts.sampling import ratio_counts, ratio_sample
 from data_scripts.sources import SourceArguments, SourceError, load_source
-from trainers.arguments import Config
+from trainers.arguments import RunConfig
 from trainers.checks import ConfigError
 from trainers.label_limits import LabelLimits, drop, drop_long_labels
 
@@ -45,8 +45,8 @@ class Rows:
     """Numbers of the training rows of an epoch: weights of the sources, short and medium utterances; None: all."""
 
 
-def build_datasets(config: Config, report_folder: str | Path | None = None) -> Rows:
-    """Read everything that `config.data` names for `config.stage`.
+def build_datasets(config: RunConfig, report_folder: str | Path | None = None) -> Rows:
+    """Read everything that the run needs of what `config.data` names.
 
     In a launch of several processes the first one checks the recordings and tells the others, so it must be called by
     all of them, after they have met.
@@ -60,9 +60,9 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
     """
     from data_scripts.validate import Seen
 
-    data, text = config.data, config.stage == "p2t"
-    train_sources = [*data.train, *data.text] if text else data.train
-    validation_sources = [*data.validation, *data.text_validation] if text else data.validation
+    # Of text runs alone: sentences to generate.
+    data: Any = config.data
+    text, train_sources, validation_sources = config.is_text, config.train_sources(), config.validation_sources()
     reports: dict[str, Any] = {}
     seen = Seen()
     parts = [
@@ -87,7 +87,7 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
         validation = mix(parts, [1.0] * len(parts), config.training.seed).rows
     _save_reports(reports, report_folder)
     _on_every_rank(lambda: _refuse_repeats(config, reports, heard, seen))
-    if (config.cache.encoder_states or config.cache.s2p_outputs) and not hasattr(train, "num_rows"):
+    if config.caches and not hasattr(train, "num_rows"):
         raise ConfigError("data.train", "a cache needs rows that can be read in any order: set streaming to false")
     for key, rows in (("data.train", train), ("data.validation", validation)):
         if rows is not None and hasattr(rows, "__len__") and not len(rows):
@@ -95,7 +95,7 @@ def build_datasets(config: Config, report_folder: str | Path | None = None) -> R
     return Rows(train, validation, reports, _select(config, train, passes))
 
 
-def _weights(config: Config, parts: list[Any], weights: list[float]) -> list[float]:
+def _weights(config: RunConfig, parts: list[Any], weights: list[float]) -> list[float]:
     """Weights of the sources, times those of `data.mixture_exponent`."""
     exponent = config.data.mixture_exponent
     if exponent == 1 or len(parts) == 1:
@@ -106,7 +106,7 @@ def _weights(config: Config, parts: list[Any], weights: list[float]) -> list[flo
     return [one * two for one, two in zip(weights, temperature_weights(amounts, exponent), strict=True)]
 
 
-def _select(config: Config, rows: Any, passes: Passes | None) -> Select | None:
+def _select(config: RunConfig, rows: Any, passes: Passes | None) -> Select | None:
     short_medium = config.data.short_medium
     if not short_medium.ratio:
         return passes
@@ -143,7 +143,7 @@ def synthetic_rows(count: int, seed: int, split: str) -> "Dataset":
 
 
 def _clean(
-    config: Config, source: SourceArguments, name: str, seen: Any, reports: dict[str, Any], text: bool
+    config: RunConfig, source: SourceArguments, name: str, seen: Any, reports: dict[str, Any], text: bool
 ) -> "Dataset | IterableDataset":
     """One source, validated."""
     from datasets import IterableDataset
@@ -172,14 +172,14 @@ def _clean(
     return _shared(raw, validate)
 
 
-def _stop_if_too_many(config: Config, report: "DropReport") -> None:
+def _stop_if_too_many(config: RunConfig, report: "DropReport") -> None:
     from data_scripts.validate import TooManyDropped
 
     if report.exceeds(config.data.max_dropped):
         raise TooManyDropped(report, config.data.max_dropped)
 
 
-def _refuse_repeats(config: Config, reports: dict[str, Any], heard: Any, held_out: Any) -> None:
+def _refuse_repeats(config: RunConfig, reports: dict[str, Any], heard: Any, held_out: Any) -> None:
     """Ids that occur twice, and recordings that are trained on and evaluated on."""
     for report in reports.values():
         twice = next((finding for finding in report.findings if finding.code == "duplicate_id"), None)
@@ -200,7 +200,7 @@ def _refuse_repeats(config: Config, reports: dict[str, Any], heard: Any, held_ou
     logger.warning(message)
 
 
-def _trusted(config: Config, source: SourceArguments, name: str, seen: Any, reports: dict[str, Any]) -> Any:
+def _trusted(config: RunConfig, source: SourceArguments, name: str, seen: Any, reports: dict[str, Any]) -> Any:
     """The rows of a folder that `scripts/prepare_data.py` wrote, without decoding them again; None for other sources.
 
     Limits of the duration are applied by the durations that it measured.
@@ -241,7 +241,7 @@ def _trusted(config: Config, source: SourceArguments, name: str, seen: Any, repo
     return rows if len(keep) == len(rows) else rows.select(keep)
 
 
-def _fitting(config: Config, files: list[str], keep: np.ndarray, report: "DropReport") -> np.ndarray:
+def _fitting(config: RunConfig, files: list[str], keep: np.ndarray, report: "DropReport") -> np.ndarray:
     """Which of the kept rows of some shards have labels that fit."""
     from data_scripts.shards import durations, read_column
 
@@ -276,7 +276,7 @@ class AllNew:
 
 
 def _validated(
-    config: Config, raw: Any, source: SourceArguments, name: str, seen: Any, reports: dict[str, Any], text: bool
+    config: RunConfig, raw: Any, source: SourceArguments, name: str, seen: Any, reports: dict[str, Any], text: bool
 ) -> "Dataset | IterableDataset":
     from datasets import IterableDataset
 

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainers.arguments import Config
+from trainers.arguments import Config, RunConfig
 from trainers.checkpoints import has_pickles, newest_whole, sealed_here, set_aside
 from trainers.checks import ConfigError
 from trainers.config import dump_config, read_config
@@ -82,7 +82,7 @@ class Run:
         return self.folder / MODEL_FOLDER
 
 
-def plan_run(config: Config) -> Run:
+def plan_run(config: RunConfig) -> Run:
     """Decide between a new run and going on with one; reads only.
 
     Raises:
@@ -109,7 +109,7 @@ def plan_run(config: Config) -> Run:
             f"{folder} already holds {done}. Go on with it by --training.resume auto, or choose another --name or "
             "--training.output_dir"
         )
-    changed = changed_keys(read_run_config(folder), config)
+    changed = changed_keys(read_run_config(folder, type(config)), config)
     if changed:
         lines = [f"  {key}: was {old!r}, now {new!r}" for key, old, new in changed]
         message = "\n".join([f"{folder} was begun with another config:", *lines])
@@ -153,15 +153,15 @@ def settle_checkpoint(run: Run, *, required: bool = False) -> Run:
     return Run(run.folder, checkpoint)
 
 
-def read_run_config(folder: Path) -> Config:
-    """The resolved config of a run."""
+def read_run_config(folder: Path, cls: type[RunConfig] = Config) -> RunConfig:
+    """The resolved config of a run, which is one of `cls`."""
     try:
-        return read_config(["--config", str(folder / CONFIG_FILE)])
+        return read_config(["--config", str(folder / CONFIG_FILE)], cls)
     except ConfigError as error:
         raise RunError(f"the config of the run in {folder} cannot be read: {error}") from error
 
 
-def changed_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
+def changed_keys(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
     """(key, old, new) of every value that differs and may not, in order."""
     before, after = flatten(asdict(old)), flatten(asdict(new))
     keys = [key for key in {**before, **after} if key not in MAY_CHANGE]
@@ -176,7 +176,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def begin_run(run: Run, config: Config, argv: Sequence[str], *, world_size: int = 1, device: str = "cpu") -> None:
+def begin_run(run: Run, config: RunConfig, argv: Sequence[str], *, world_size: int = 1, device: str = "cpu") -> None:
     """Write the resolved config and the environment; call it on the first process, once all have planned.
 
     Args:

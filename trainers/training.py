@@ -1,4 +1,7 @@
-"""One training run from a resolved config to a finished model; what `scripts/train_tspc.py` calls."""
+"""One training run from a resolved config to a finished model; what `scripts/train_tspc.py` and its kin call.
+
+What is trained is the business of an `Assembly`, one module for each kind of run; this module is everything else.
+"""
 
 import json
 import logging
@@ -9,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -21,30 +24,19 @@ from data_scripts.sources import SourceError
 from data_scripts.text.normalize import NORMALIZER_VERSION
 from data_scripts.text.spoken import SPOKEN_FORM_VERSION
 from data_scripts.validate import TooManyDropped
-from trainers.arguments import Config
-from trainers.assembly import (
-    Stage,
-    add_adapters,
-    attach_cache,
-    build_collator,
-    build_metrics,
-    build_processor_and_model,
-    log_augmentation,
-    main_metric,
-)
+from trainers.arguments import RunConfig
+from trainers.building import Stage, log_augmentation
 from trainers.callbacks import MetricsLogCallback
 from trainers.card import LABELS, Evaluation, source_commit, update_model_card, write_model_card
 from trainers.checks import ConfigError
-from trainers.collators import P2TCollator, RowError
+from trainers.collators import RowError
 from trainers.contract import check_resume, data_fingerprint, resume_facts
-from trainers.datasets_map import with_phoneme_counts
 from trainers.guards import Stop
 from trainers.publishing import PublishError
 from trainers.push_queue import STATUS_FILE, PushQueue
 from trainers.rows import Rows, audio_hours, build_datasets, rank
 from trainers.runs import Run, RunError, begin_run, settle_checkpoint
 from trainers.secrets import hide_tokens
-from trainers.seq2seq import SpeechSeq2SeqTrainer
 from trainers.tokenizers import TokenizerError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +52,47 @@ SPEED = ("epoch", "_runtime", "_per_second")
 START_ERRORS = (ConfigError, RunError, SourceError, SchemaError, TooManyDropped, TokenizerError, RowError)
 
 
-def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
+class Assembly(Protocol):
+    """What a kind of run is made of: `trainers.assembly` for TSPC, `trainers.asr_assembly` for the recognisers."""
+
+    def needs_texts(self, config: Any, /) -> bool:
+        """Whether `build_processor_and_model` reads the training texts, for a tokenizer."""
+        ...
+
+    def build_processor_and_model(self, config: Any, texts: Sequence[str] = (), /) -> Stage:
+        """The processor and the model that the run starts with."""
+        ...
+
+    def build_collator(self, config: Any, stage: Stage, /) -> Any:
+        """Rows to batches."""
+        ...
+
+    def build_metrics(self, config: Any, stage: Stage, rows: Any, /) -> Any:
+        """Scores of what the model recognised in `rows`, in data set order."""
+        ...
+
+    def main_metric(self, config: Any, /) -> str:
+        """The metric that picks the best checkpoint where the config names none."""
+        ...
+
+    def prepare_rows(self, config: Any, stage: Stage, rows: Rows, collator: Any, /) -> None:
+        """What the rows still need, in place; the model is on its device."""
+        ...
+
+    def add_adapters(self, stage: Stage, config: Any, base_folder: Path, /, *, save: bool) -> Any:
+        """The model with LoRA adapters."""
+        ...
+
+    def make_trainer(self, config: Any, stage: Stage, /, **common: Any) -> Any:
+        """The Trainer, from the arguments that every Trainer here takes."""
+        ...
+
+    def card_facts(self, config: Any, stage: Stage, /) -> dict[str, Any]:
+        """What the card of a checkpoint says about this kind of run alone."""
+        ...
+
+
+def train(config: RunConfig, run: Run, argv: Sequence[str], assembly: Assembly) -> dict[str, float]:
     """Train, save the finished model in `run.model_folder`, evaluate it, and publish it if the config says so.
 
     Returns:
@@ -72,27 +104,34 @@ def train(config: Config, run: Run, argv: Sequence[str]) -> dict[str, float]:
     """
     if config.publish.push and get_token() is None:
         raise ConfigError("publish.push", "needs a token of the Hub: run `hf auth login` or set HF_TOKEN")
-    args = set_up(config, run)
+    args = set_up(config, run, assembly.main_metric(config))
     queue = open_queue(config, run)
     run = on_first_rank(lambda: settle_checkpoint(run, required=config.training.resume == "true"))
     rows = build_datasets(config, run.folder)
     facts = resume_facts(config, args.world_size, data_fingerprint(rows.train, config.sources()))
     if run.checkpoint:
         check_resume(run.checkpoint, facts, allow_mismatch=config.training.allow_resume_mismatch)
-    texts = training_texts(rows.train) if config.stage == "p2t" else []
-    stage = build_processor_and_model(config, texts)
-    collator = build_collator(config, stage)
-    log_augmentation(collator, rows.train)
-    if config.stage == "p2t":
-        rows.train, rows.validation = counted(rows.train, collator), counted(rows.validation, collator)
-    metrics = build_metrics(config, stage, rows.validation) if rows.validation is not None else None
-    stage.model.to(args.device)
-    rows.train, rows.validation = (
-        attach_cache(config, stage, part, collator) for part in (rows.train, rows.validation)
+    stage = assembly.build_processor_and_model(
+        config, training_texts(rows.train) if assembly.needs_texts(config) else []
     )
+    collator = assembly.build_collator(config, stage)
+    log_augmentation(collator, rows.train)
+    metrics = assembly.build_metrics(config, stage, rows.validation) if rows.validation is not None else None
+    stage.model.to(args.device)
+    assembly.prepare_rows(config, stage, rows, collator)
     if args.process_index == 0:
         begin_run(run, config, argv, world_size=args.world_size, device=device_name(args))
-    trainer = build_trainer(config, args, run, stage, rows, collator, metrics, shlex.join(argv), facts)
+    if config.lora.rank:
+        stage.model = assembly.add_adapters(stage, config, run.folder / "base", save=args.process_index == 0)
+    hours, command = audio_hours(rows.train), shlex.join(argv)
+    trainer = assembly.make_trainer(
+        config,
+        stage,
+        **trainer_arguments(config, args, run, stage, rows, collator),
+        compute_metrics=metrics if args.predict_with_generate else None,
+        write_card=lambda folder, trainer: card(config, folder, trainer, hours, command, assembly, stage),
+        seal_facts=facts,
+    )
     if queue and config.publish.checkpoints:
         trainer.on_sealed = queue.offer
     started = time.monotonic()
@@ -130,7 +169,7 @@ def on_first_rank(work: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def open_queue(config: Config, run: Run) -> PushQueue | None:
+def open_queue(config: RunConfig, run: Run) -> PushQueue | None:
     """The way to the Hub, tried out before anything expensive is done; None where nothing is to be published.
 
     Raises:
@@ -151,7 +190,7 @@ def open_queue(config: Config, run: Run) -> PushQueue | None:
     return queue
 
 
-def leave(trainer: SpeechSeq2SeqTrainer, stop: Stop) -> NoReturn:
+def leave(trainer: Any, stop: Stop) -> NoReturn:
     """End all processes with the status of an early stop; nothing is evaluated, finished or published."""
     if trainer.is_world_process_zero():
         logger.error("%s", stop)
@@ -161,14 +200,14 @@ def leave(trainer: SpeechSeq2SeqTrainer, stop: Stop) -> NoReturn:
     raise SystemExit(stop.exit_code)
 
 
-def set_up(config: Config, run: Run) -> Seq2SeqTrainingArguments:
+def set_up(config: RunConfig, run: Run, main_metric: str) -> Seq2SeqTrainingArguments:
     """Processes, seeds and the Trainer's arguments, in the order that distributed backends need."""
     hide_tokens()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger().setLevel(logging.ERROR)
-    name = f"{config.name}-{config.stage}"
-    args = config.training.build(run.folder, metric_for_best_model=main_metric(config), run_name=name)
+    name = f"{config.name}-{config.trains}"
+    args = config.training.build(run.folder, metric_for_best_model=main_metric, run_name=name)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
         # With use_cpu accelerate sets up torch.distributed but not deepspeed's own communication.
         import deepspeed
@@ -184,92 +223,75 @@ def training_texts(rows: Any) -> list[str]:
     return list(rows["text"]) if hasattr(rows, "num_rows") else [row["text"] for row in rows.take(STREAM_TEXTS)]
 
 
-def counted(rows: Any, collator: P2TCollator) -> Any:
-    """Text rows with their number of phonemes, by which they are batched."""
-    return with_phoneme_counts(rows, collator.phonemes) if rows is not None else None
-
-
-def build_trainer(
-    config: Config,
-    args: Seq2SeqTrainingArguments,
-    run: Run,
-    stage: Stage,
-    rows: Rows,
-    collator: Any,
-    metrics: Any,
-    command: str,
-    facts: dict[str, Any],
-) -> SpeechSeq2SeqTrainer:
-    """The Trainer of a run, with its log, early stopping and cards."""
-    model = stage.model
-    if config.lora.rank:
-        model = add_adapters(stage, config, run.folder / "base", save=args.process_index == 0)
+def trainer_arguments(
+    config: RunConfig, args: Seq2SeqTrainingArguments, run: Run, stage: Stage, rows: Rows, collator: Any
+) -> dict[str, Any]:
+    """What every Trainer is given: model, rows, batches, log and early stopping."""
     patience = config.training.early_stopping_patience
     callbacks: list[Any] = [MetricsLogCallback(run.folder)]
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(patience, config.training.early_stopping_threshold))
-    text = config.stage == "p2t"
-    hours = audio_hours(rows.train)
     # Of recordings as they may become: slowed down they last longer.
-    budget = config.data.batch_phonemes if text else config.data.batch_duration_s
-    return SpeechSeq2SeqTrainer(
-        model=model,
-        args=args,
-        data_collator=collator,
-        train_dataset=rows.train,
-        eval_dataset=rows.validation,
-        processing_class=stage.processor,
-        compute_metrics=metrics if args.predict_with_generate else None,
-        callbacks=callbacks,
-        optimizer_cls_and_kwargs=config.training.optimizer_cls_and_kwargs,
-        length_column="num_phonemes" if text else "duration_s",
-        batch_budget=budget and budget / (1.0 if text else config.data.augmentation.longest_stretch),
-        eval_batch_budget=budget,
-        select=rows.select,
-        write_card=lambda folder, trainer: card(config, folder, trainer, hours, command),
-        seal_facts=facts,
-    )
+    stretch = 1.0 if config.is_text else config.data.augmentation.longest_stretch
+    return {
+        "model": stage.model,
+        "args": args,
+        "data_collator": collator,
+        "train_dataset": rows.train,
+        "eval_dataset": rows.validation,
+        "processing_class": stage.processor,
+        "callbacks": callbacks,
+        "length_column": config.length_column,
+        "batch_budget": config.batch_budget and config.batch_budget / stretch,
+        "eval_batch_budget": config.batch_budget,
+        "select": rows.select,
+    }
 
 
-def card(config: Config, folder: str | Path, trainer: SpeechSeq2SeqTrainer, hours: float | None, command: str) -> None:
+def card(
+    config: RunConfig,
+    folder: str | Path,
+    trainer: Any,
+    hours: float | None,
+    command: str,
+    assembly: Assembly,
+    stage: Stage,
+) -> None:
     """README.md and card.json of a checkpoint."""
     args, state = trainer.args, trainer.state
     model: Any = trainer.model
-    s2p, p2t = config.model.s2p, config.model.p2t
-    bases = {"s2p": [s2p.path or s2p.encoder], "p2t": [p2t.path or p2t.pretrained], "joint": [s2p.path, p2t.path]}
+    own = assembly.card_facts(config, stage)
     facts = {
         "audio_hours": hours and round(hours, 2),
         "epochs": state.epoch and round(state.epoch, 2),
         "steps": state.global_step,
-        "batch_duration_s": config.data.batch_duration_s if config.stage != "p2t" else None,
+        "batch_duration_s": None if config.is_text else config.data.batch_duration_s,
         "learning_rate": args.learning_rate,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "seed": args.seed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "decoder": config.model.joint.decoder if config.stage == "joint" else None,
-        "encoder_window": s2p.encoder_window if config.stage == "s2p" else None,
+        **own.pop("training", {}),
         "lora_rank": config.lora.rank or None,
     }
     write_model_card(
         folder,
-        stage=config.stage,
-        base_model=[base for base in bases[config.stage] if base],
-        datasets=list(dict.fromkeys(source.path for source in [*config.data.train, *config.data.text])),
-        register=config.model.register,
+        stage=config.trains,  # type: ignore[arg-type]
+        datasets=list(dict.fromkeys(source.path for source in config.train_sources())),
         normalizer_version=NORMALIZER_VERSION,
         spoken_form_version=SPOKEN_FORM_VERSION,
         hardware=device_name(args),
         command=command,
         commit=source_commit(),
         training={name: value for name, value in facts.items() if value is not None},
+        **own,
     )
 
 
 def finish(
-    config: Config,
+    config: RunConfig,
     run: Run,
-    trainer: SpeechSeq2SeqTrainer,
+    trainer: Any,
     scores: dict[str, float],
     seconds: float,
     queue: PushQueue | None,
@@ -299,25 +321,25 @@ def finish(
 
 
 def complete(
-    config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, partial: Path, scores: dict[str, float], seconds: float
+    config: RunConfig, run: Run, trainer: Any, partial: Path, scores: dict[str, float], seconds: float
 ) -> None:
     """What the first process does with a finished model before it is published."""
     if run.model_folder.exists():
         shutil.rmtree(run.model_folder)  # of the same run, resumed after it had finished
     os.replace(partial, run.model_folder)
     values = {name: value if math.isfinite(value) else None for name, value in scores.items()}
-    report = {"stage": config.stage, "steps": trainer.state.global_step, "seconds": round(seconds, 1), **values}
+    report = {"stage": config.trains, "steps": trainer.state.global_step, "seconds": round(seconds, 1), **values}
     (run.folder / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     logger.info("finished model in %s: %s", run.model_folder, json.dumps(report))
     if trainer.eval_dataset is not None:
         add_figures(config, run, trainer, scores)
 
 
-def add_figures(config: Config, run: Run, trainer: SpeechSeq2SeqTrainer, scores: dict[str, float]) -> None:
+def add_figures(config: RunConfig, run: Run, trainer: Any, scores: dict[str, float]) -> None:
     """The validation figures of the finished model on its card."""
     metrics = {name.removeprefix("eval_"): value for name, value in scores.items()}
     metrics = {name: value for name, value in metrics.items() if name in LABELS and math.isfinite(value)}
-    sources = [*config.data.validation, *(config.data.text_validation if config.stage == "p2t" else [])]
+    sources = config.validation_sources()
     figures = Evaluation(
         metrics=metrics,
         dataset=", ".join(dict.fromkeys(source.path for source in sources)) or "generated sentences",

@@ -85,7 +85,7 @@ def test_base_in_a_circle_and_missing_base(write):
             "training.learning_rat: unknown key; did you mean training.learning_rate?",
         ),
         ("stage: s2p\nlearning_rate: 1", 2, "learning_rate: unknown key; did you mean training.learning_rate?"),
-        ("zzz: 1", 1, "zzz: unknown key; allowed here: stage, name, model"),
+        ("zzz: 1", 1, "zzz: unknown key; allowed here: name, data, lora"),
         ("training:\n  warmup_ratio: 0.1", 2, "use training.warmup_steps"),
         ("training:\n  max_steps: three", 2, "training.max_steps: must be a whole number, got 'three'"),
         ("training:\n  max_steps: 1.5", 2, "must be a whole number, got '1.5'"),

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from publishing.loopback_hub import TOKEN, USER, Fault, Repo, StoredFile, serve_hub
 from publishing.tiny_tspc import save_tiny_models
 
+from trainers import assembly
 from trainers.checks import ConfigError
 from trainers.config import load_config, read_config
 from trainers.push_queue import STATUS_FILE, PushQueue
@@ -70,7 +71,7 @@ def refusal(tmp_path, *argv):
 def test_no_token(tmp_path, monkeypatch, check):
     monkeypatch.setattr("trainers.training.get_token", lambda: None)
     with pytest.raises(ConfigError) as caught:
-        train(config_of(tmp_path), Run(tmp_path / "run", None), ["train"])
+        train(config_of(tmp_path), Run(tmp_path / "run", None), ["train"], assembly)
     check("H1", "needs a token of the Hub: run `hf auth login` or set HF_TOKEN" in str(caught.value), caught.value)
 
 

@@ -14,7 +14,8 @@ from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from data_scripts.augment import Augmenter
 from trainers.arguments import AugmentationArguments
-from trainers.assembly import build_collator, log_augmentation
+from trainers.assembly import build_collator
+from trainers.building import log_augmentation
 from trainers.checks import ConfigError
 from trainers.collators import RowError, SpeechInputs, row_key
 from trainers.config import read_config

@@ -92,13 +92,14 @@ def train_round(config: CurationConfig, source: SourceArguments, folder: Path) -
     if config.loop.launcher:
         _launch(config.loop.launcher, "train_tspc.py", "--config", str(written))
         return
+    from trainers import assembly
     from trainers.training import train
 
     try:
         run = plan_run(train_config)
     except RunError as error:
         raise ConfigError("loop.train_config", str(error)) from error
-    train(train_config, run, ["scripts/train_tspc.py", "--config", str(written)])
+    train(train_config, run, ["scripts/train_tspc.py", "--config", str(written)], assembly)
 
 
 def write_fold(config: CurationConfig, source: SourceArguments, fold: int, folder: Path) -> SourceArguments:

@@ -1,0 +1,81 @@
+"""What every assembly of a run does alike: loading what was trained before, and the audio side of a collator."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from data_scripts.augment import Augmenter, NoiseError
+from models.tspc import CheckpointError
+from trainers.arguments import RunConfig
+from trainers.checks import ConfigError
+from trainers.collators import SpeechInputs, row_key
+from trainers.pins import split_pin
+
+logger = logging.getLogger(__name__)
+
+# Enough to see what augmentation does.
+COUNTED_ROWS = 1000
+
+
+@dataclass
+class Stage:
+    """A model with what belongs to it."""
+
+    processor: Any
+    """What makes its inputs and reads its outputs, with `save_pretrained`."""
+    model: Any
+    """A `PreTrainedModel` in float32, frozen as the config says."""
+
+
+def load_part(kind: Any, path: str, key: str) -> Any:
+    """`kind.from_pretrained(path)`, in float32 for models; what goes wrong is said about `key`.
+
+    Raises:
+        ConfigError: there is no such thing, or it cannot be loaded.
+    """
+    options: dict[str, Any] = (
+        {"dtype": torch.float32} if isinstance(kind, type) and issubclass(kind, PreTrainedModel) else {}
+    )
+    if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
+        raise ConfigError(key, f"no such folder: {path}; train that stage first, or name a finished model")
+    repo, pin = split_pin(path)
+    try:
+        return kind.from_pretrained(repo, **options, **pin)
+    except (OSError, ValueError, CheckpointError) as error:
+        raise ConfigError(key, f"cannot load {path}: {error}") from error
+
+
+def speech_inputs_of(config: RunConfig, feature_extractor: Any, *, augment: bool = True) -> SpeechInputs:
+    """The audio side of a collator.
+
+    Args:
+        augment: whether training rows are augmented as `data.augmentation` says.
+
+    Raises:
+        ConfigError: a folder of noise or rooms without readable audio.
+    """
+    settings = config.data.augmentation
+    try:
+        augmenter = Augmenter(settings) if augment and settings.active else None
+    except NoiseError as error:
+        raise ConfigError(f"data.augmentation.{error.key}", error.detail) from error
+    return SpeechInputs(feature_extractor, seed=config.training.seed, augmentation=augmenter)
+
+
+def log_augmentation(collator: Any, rows: Any) -> None:
+    """How many of the first training rows get which change, so that a setting without effect is seen."""
+    augmenter = getattr(getattr(collator, "inputs", None), "augmentation", None)
+    if augmenter is None or not hasattr(rows, "__len__"):
+        return
+    names, emotions = rows["id"][:COUNTED_ROWS], rows["emotion"][:COUNTED_ROWS]
+    keys = [row_key(collator.inputs.seed, {"id": name, "epoch": 0}) for name in names]
+    counts = augmenter.count(zip(keys, emotions, strict=True))
+    logger.info("augmentation of the first %d rows: %s", len(keys), dict(counts))
+    if augmenter.settings.emotion_strength > 0 and not any(emotions):
+        logger.warning(
+            "data.augmentation.emotion_strength is set, but none of the first %d rows has an emotion", len(keys)
+        )
