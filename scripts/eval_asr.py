@@ -4,6 +4,8 @@ r"""Score speech recognisers on a test set: error rates with intervals, vi / en 
     python scripts/eval_asr.py --model vinai/PhoWhisper-base runs/tspc/joint/model --data.path my-name/test-set \
         --data.split test --data.columns '{text: sentence}' --device cuda:0 --batch_size 32
     python scripts/eval_asr.py --zero runs/tspc/s2p/model runs/tspc/p2t/model --data.path corpora/test
+    python scripts/eval_asr.py --model runs/zipformer/model --data.path corpora/test --num_beams 15 --nbest 5 \
+        --lm lm.arpa.gz --lm_weight 0.3
 
 One column of the table a model and beam size; WER differences are to the first that gives text. Exit status 2: a model
 or the data cannot be used, one line says why.

@@ -2,6 +2,7 @@
 
     python scripts/transcribe.py recordings/ --model runs/demo/joint/model
     python scripts/transcribe.py a.wav b.mp3 calls/ --model my-name/my-model --output calls.jsonl --phonemes
+    python scripts/transcribe.py meeting.flac --model my-name/my-zipformer --num_beams 15 --timestamps word
 
 Writes one JSON line a file and goes on where it was interrupted; the plain text is beside it (.txt). A file that
 cannot be read is one error line, and the others go on. Exit status 1: some files failed; 2: nothing could be done.
@@ -10,6 +11,7 @@ cannot be read is one error line, and the others go on. Exit status 1: some file
 import logging
 import os
 import sys
+from dataclasses import fields
 
 from tqdm import tqdm
 
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     from trainers.recognisers import load_recogniser
     from trainers.transcription import Settings, find_audio, pending, transcribe_files
 
-    settings = Settings(args.model, args.num_beams, args.chunk_length_s, args.phonemes)
+    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     try:
         files = find_audio(args.input)
         todo = pending(files, args.output, settings)
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
                     file=sys.stderr if failed else sys.stdout,
                 )
 
-            recogniser = load_recogniser(args.model, **options) if todo else None
+            recogniser = load_recogniser(args.model, guards=args.guards, **options) if todo else None
             entries = transcribe_files(
                 recogniser, files, args.output, settings, batch_size=args.batch_size, on_result=show
             )

@@ -17,6 +17,7 @@ from trainers.config import load_config
 from trainers.secrets import hide_tokens
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Search = Literal["greedy", "beam", "ctc_greedy", "ctc_beam"]
 
 
 @dataclass
@@ -30,7 +31,19 @@ class EvaluationArguments:
     zero: list[str] = field(default_factory=list)
     """S2P and P2T folders or Hub ids, joined without tuning and evaluated as TSPC-Zero."""
     num_beams: list[int] = field(default_factory=lambda: [1])
-    """Beam sizes; each a column of the table."""
+    """Beam sizes; each a column of the table. Of a transducer, 1 is greedy and more is modified beam search."""
+    search: Search | None = None
+    """Search of Zipformer and FastConformer; null is that of the beam size, with the main head."""
+    nbest: int = 1
+    """Readings to keep of each utterance where there is a beam; above 1 they go beside the report (.nbest.jsonl)."""
+    lm: str | None = None
+    """n-gram model of words (.arpa, .arpa.gz, .arpa.xz, as train_lm.py makes it) for the beams of these models."""
+    lm_weight: float = 0.3
+    """Weight of its log-probabilities."""
+    lm_word_bonus: float = 0.0
+    """Added to its natural log-probability of each word, against deletions."""
+    guards: bool = True
+    """Stop loops and hallucinations of Whisper; false is the stock pipeline."""
     batch_size: int = 8
     """Utterances recognised at once."""
     device: str = "auto"
@@ -64,8 +77,9 @@ class EvaluationArguments:
         require(
             bool(self.num_beams) and min(self.num_beams) >= 1, "num_beams", f"must be at least 1, got {self.num_beams}"
         )
-        require_positive(self, "", ["batch_size", "max_duration_s"])
-        require_non_negative(self, "", ["bootstrap_samples", "seed"])
+        require_positive(self, "", ["batch_size", "max_duration_s", "nbest"])
+        require_non_negative(self, "", ["bootstrap_samples", "seed", "lm_weight"])
+        _check_search(self, max(self.num_beams))
         require(self.output.endswith(".json"), "output", f"must end in .json, got {self.output!r}")
 
 
@@ -80,7 +94,17 @@ class TranscriptionArguments:
     output: str = "transcripts.jsonl"
     """JSON lines, continued if it exists; the plain text goes beside it (.txt)."""
     num_beams: int = 1
-    """Beam size of the text."""
+    """Beam size of the text. Of a transducer, 1 is greedy and more is modified beam search."""
+    search: Search | None = None
+    """Search of Zipformer and FastConformer; null is that of the beam size, with the main head."""
+    lm: str | None = None
+    """n-gram model of words (.arpa, .arpa.gz, .arpa.xz) for the beams of these models."""
+    lm_weight: float = 0.3
+    """Weight of its log-probabilities."""
+    timestamps: Literal["segment", "word"] | None = None
+    """Also write times in seconds: of pieces of long recordings, or of words."""
+    guards: bool = True
+    """Stop loops and hallucinations of Whisper; false is the stock pipeline."""
     chunk_length_s: float = 30.0
     """Longer recordings are cut at quiet places into pieces of at most this length."""
     phonemes: bool = False
@@ -97,7 +121,18 @@ class TranscriptionArguments:
     def __post_init__(self) -> None:
         require(bool(self.input), "input", "nothing to transcribe: name files or folders")
         require_positive(self, "", ["num_beams", "chunk_length_s", "batch_size"])
+        require_non_negative(self, "", ["lm_weight"])
+        _check_search(self, self.num_beams)
         require(self.output.endswith(".jsonl"), "output", f"must end in .jsonl, got {self.output!r}")
+
+
+def _check_search(args: EvaluationArguments | TranscriptionArguments, num_beams: int) -> None:
+    greedy = args.search.endswith("greedy") if args.search else num_beams == 1
+    if args.search and greedy:
+        require(num_beams == 1, "search", f"{args.search} has one beam; num_beams is {num_beams}")
+    require(not (args.lm and greedy), "lm", "needs a beam: give --num_beams 15, say, and no greedy search")
+    if args.lm:
+        require(args.lm.endswith((".arpa", ".arpa.gz", ".arpa.xz")), "lm", f"must be an ARPA file, got {args.lm!r}")
 
 
 @dataclass

@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data_scripts.curation.ngram import NgramModel
 from data_scripts.sources import load_source
 from data_scripts.text.normalize import NORMALIZER_VERSION, normalize_text
 from data_scripts.text.spoken import SPOKEN_FORM_VERSION
@@ -30,10 +31,12 @@ from .card import (
     update_model_card,
 )
 from .command_line import EvaluationArguments
+from .language_model import WordLanguageModel
 from .metrics import bootstrap_difference, count_errors, score
 from .recognisers import Recognised, Recogniser, load_recogniser, load_zero, recognise
 from .report import Output, write_report
 from .secrets import mask_tokens
+from .whisper_guards import loops_per_1000
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,8 @@ def score_recognised(
         result["register"] = recogniser.register
         if recogniser.register == "vmd":
             result["note"] = "register vmd cannot be mapped back to full: PER is per_vmd only"
+    if recognised.texts is not None:
+        result["loops_per_1000"] = loops_per_1000(normalize_text(text) for text in recognised.texts)
     timing = {"seconds": recognised.seconds, "audio_s": recognised.audio_s, "rtf": recognised.rtf}
     return result | {key: round(value, 4) for key, value in timing.items()}
 
@@ -110,18 +115,25 @@ def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[
     logger.info("%d utterances to score", len(rows))
     options = {"device": args.device, "dtype": args.dtype, "trust_remote_code": args.trust_remote_code}
     loaders: list[Callable[[], Recogniser]] = [
-        lambda name=name: load_recogniser(name, **options) for name in args.model
+        lambda name=name: load_recogniser(name, guards=args.guards, **options) for name in args.model
     ]
+    ngrams = NgramModel.load(args.lm) if args.lm else None
     if args.zero:
         loaders.append(lambda: load_zero(*args.zero, **options))
     results: list[dict[str, Any]] = []
     errors: list[Any] = []
     hypotheses: list[dict[str, Any]] = []
+    nbest: list[dict[str, Any]] = []
     outputs: list[Output] = []
     for load in loaders:
         recogniser = load()
-        for num_beams in dict.fromkeys(args.num_beams if recogniser.decodes_with_beams else [1]):
+        if not recogniser.searches and (args.search or args.lm):
+            logger.warning("%s has a decoder of its own: --search and --lm do not reach it", recogniser.name)
+        for num_beams in _beam_sizes(recogniser, args):
             title = f"{recogniser.name}, {num_beams} beam{'s' if num_beams > 1 else ''}"
+            decoding = _decoding(recogniser, num_beams, args, ngrams)
+            if recogniser.guard_counts:
+                recogniser.pipe.counts = type(recogniser.guard_counts)()
             with tqdm(total=len(rows), desc=title, unit="utt", disable=not show_progress) as bar:
                 recognised = recognise(
                     recogniser,
@@ -130,11 +142,14 @@ def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[
                     batch_size=args.batch_size,
                     generate_kwargs=args.generate_kwargs,
                     progress=bar.update,
+                    **decoding,
                 )
             system = {"model": recogniser.name, "kind": recogniser.kind, "num_beams": num_beams}
+            system |= _described(recogniser, decoding, args)
             results.append(system | score_recognised(recogniser, recognised, rows, args))
             errors.append(_word_errors(rows, recognised))
             hypotheses += _hypotheses(system, rows, recognised)
+            nbest += _nbest(system, rows, recognised)
             outputs.append(_output(recogniser, recognised, rows))
         del recogniser
     _add_differences(results, errors, args)
@@ -152,9 +167,9 @@ def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[
     output.parent.mkdir(parents=True, exist_ok=True)
     if args.card:
         update_cards(report)
-    _write(
-        output.with_suffix(".hypotheses.jsonl"), "".join(json.dumps(h, ensure_ascii=False) + "\n" for h in hypotheses)
-    )
+    _write_lines(output.with_suffix(".hypotheses.jsonl"), hypotheses)
+    if nbest:
+        _write_lines(output.with_suffix(".nbest.jsonl"), nbest)
     write_report(report, rows, outputs, output.with_suffix(".html"))
     _write(output, json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
     return report
@@ -205,8 +220,57 @@ def _hypotheses(
     return lines
 
 
+def _nbest(
+    system: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], recognised: Recognised
+) -> list[dict[str, Any]]:
+    """A line an utterance: `{"model", "num_beams", "id", "reference", "readings": [{"text", "score"}, …]}`."""
+    if recognised.nbest is None:
+        return []
+    known = {"model": system["model"], "num_beams": system["num_beams"]}
+    return [
+        known | {"id": row["id"], "reference": row["text"], "readings": readings}
+        for row, readings in zip(rows, recognised.nbest, strict=True)
+    ]
+
+
+def _beam_sizes(recogniser: Recogniser, args: EvaluationArguments) -> list[int]:
+    """Those to run, each once; a model without beams (in the search asked for) has one row."""
+    if recogniser.searches and args.search:
+        return list(dict.fromkeys(args.num_beams if args.search.endswith("beam") else [1]))
+    return list(dict.fromkeys(args.num_beams if recogniser.decodes_with_beams else [1]))
+
+
+def _decoding(
+    recogniser: Recogniser, num_beams: int, args: EvaluationArguments, ngrams: NgramModel | None
+) -> dict[str, Any]:
+    """Further arguments of `recognise` for a model that has them."""
+    if not recogniser.searches:
+        return {}
+    decoding: dict[str, Any] = {"search": recogniser.search_for(num_beams, args.search), "nbest": args.nbest}
+    if ngrams is not None and decoding["search"].endswith("beam"):
+        lm = WordLanguageModel(ngrams, recogniser.pipe.tokenizer, args.lm_word_bonus)
+        decoding |= {"lm": lm, "lm_weight": args.lm_weight}
+    return decoding
+
+
+def _described(recogniser: Recogniser, decoding: Mapping[str, Any], args: EvaluationArguments) -> dict[str, Any]:
+    """How a row of the report was decoded, where that is not plain from its beam size."""
+    described: dict[str, Any] = {}
+    if "search" in decoding:
+        described["search"] = decoding["search"]
+    if "lm" in decoding:
+        described |= {"lm": args.lm, "lm_weight": args.lm_weight, "lm_word_bonus": args.lm_word_bonus}
+    if recogniser.guard_counts:
+        described["guards_per_1000"] = recogniser.guard_counts.per_1000()
+    return described
+
+
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in (None, {}, [], "")}
+
+
+def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    _write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,8 +15,9 @@ from data_scripts.text.phonemes import phoneme_symbols
 from trainers.pins import require_pin, split_pin
 
 logger = logging.getLogger(__name__)
-Kind = Literal["tspc", "s2p", "seq2seq", "ctc"]
-_OURS: dict[str, Kind] = {"tspc": "tspc", "tspc_s2p": "s2p"}
+Kind = Literal["tspc", "s2p", "transducer", "ctc", "seq2seq"]
+SEARCHES = ("greedy", "beam", "ctc_greedy", "ctc_beam")
+_OURS = ("tspc", "tspc_s2p", "zipformer", "fastconformer")
 
 
 class RecogniserError(ValueError):
@@ -27,8 +28,9 @@ class RecogniserError(ValueError):
 class Recogniser:
     """A loaded ASR pipeline and what it can give.
 
-    kind: "tspc" gives text and phonemes, "s2p" phonemes alone, "seq2seq" and "ctc" (baselines) text alone.
+    kind: "tspc" gives text and phonemes, "s2p" phonemes alone; "transducer", "ctc" and "seq2seq" text alone.
     register: of the phonemes, None without. zero: two stages joined without joint tuning.
+    searches: those of `SEARCHES` that the model's heads allow; none for a model that has `generate` or a baseline.
     """
 
     name: str
@@ -36,17 +38,39 @@ class Recogniser:
     kind: Kind
     register: Literal["full", "vmd"] | None = None
     zero: bool = False
+    searches: tuple[str, ...] = ()
 
     @property
     def decodes_with_beams(self) -> bool:
-        return self.kind != "ctc"
+        return self._main_search("beam") in self.searches if self.searches else self.kind != "ctc"
+
+    @property
+    def guard_counts(self) -> Any:
+        """`GuardCounts` of a Whisper under guard, else None."""
+        return getattr(self.pipe, "counts", None)
+
+    def _main_search(self, search: str) -> str:
+        return search if self.kind == "transducer" else f"ctc_{search}"
+
+    def search_for(self, num_beams: int, search: str | None = None) -> str:
+        """The search by that name, or that of the main head: greedy for one beam.
+
+        Raises:
+            RecogniserError: the model has no head for it.
+        """
+        wanted = search or self._main_search("greedy" if num_beams == 1 else "beam")
+        if wanted not in self.searches:
+            allowed = ", ".join(self.searches) or "none (it has `generate`, or is a baseline)"
+            raise RecogniserError(f"{self.name} has no {wanted!r} search; it has: {allowed}")
+        return wanted
 
 
 @dataclass
 class Recognised:
     """Hypotheses in the order of the rows, and the time they took.
 
-    texts is None for a phoneme recogniser, phonemes is None for a baseline. `seconds` is wall time with reading and
+    texts is None for a phoneme recogniser, phonemes is None for a model of text alone. nbest: readings of each row,
+    `{"text", "score"}`, where more than one was asked for. `seconds` is wall time with reading and
     resampling of the audio included, loading of the model excluded; `rtf` is seconds per second of audio.
     """
 
@@ -54,6 +78,7 @@ class Recognised:
     phonemes: list[list[str]] | None
     seconds: float
     audio_s: float
+    nbest: list[list[dict[str, Any]]] | None = None
 
     @property
     def rtf(self) -> float:
@@ -68,20 +93,28 @@ def pick_device(device: str = "auto") -> str:
 
 
 def load_recogniser(
-    model: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    model: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    guards: bool = True,
 ) -> Recogniser:
     """Load a folder or Hub id (`id@revision` for one version). Our own model types never run code of the repository.
 
     Args:
         dtype: "auto" keeps the checkpoint's; else "float32", "bfloat16" or "float16".
         trust_remote_code: allow a baseline to run Python files of its repository, which must be pinned to a commit.
+        guards: Whisper decodes under `trainers.whisper_guards`; False is the stock pipeline.
 
     Raises:
         RecogniserError: not found, not loadable, or no speech recogniser.
     """
     from transformers import AutoConfig, pipeline
 
+    import models.fastconformer
     import models.tspc as tspc
+    import models.zipformer  # noqa: F401  (registers its classes)
     from models.tspc.strict_model import plain_weights
 
     repo, pin = split_pin(model)
@@ -94,12 +127,10 @@ def load_recogniser(
         raise RecogniserError(f"cannot load {model}: {_first_line(error)}; {hint}") from error
     if config.model_type == "tspc_p2t":
         raise RecogniserError(f"{model} turns phonemes into text and hears nothing; evaluate it with --zero S2P P2T")
-    kind = _OURS.get(config.model_type)
     options: dict[str, Any] = {"device": pick_device(device), "dtype": dtype}
-    if kind:
-        options |= {"pipeline_class": tspc.TSPCPipeline, "trust_remote_code": False}
-    else:
-        options["trust_remote_code"] = trust_remote_code
+    if pipeline_class := _pipeline_class(config.model_type, guards):
+        options["pipeline_class"] = pipeline_class
+    options["trust_remote_code"] = trust_remote_code and config.model_type not in _OURS
     try:
         with plain_weights(model):
             pipe = pipeline("automatic-speech-recognition", model=repo, **pin, **options)
@@ -107,9 +138,49 @@ def load_recogniser(
         raise RecogniserError(f"cannot load {model} as a speech recogniser: {_first_line(error)}") from error
     if pipe.tokenizer is not None and pipe.tokenizer.pad_token_id is None:
         pipe.tokenizer.pad_token_id = pipe.tokenizer.eos_token_id  # batches need one; older checkpoints name none
-    if kind is None:
-        kind = "ctc" if pipe.type.startswith("ctc") else "seq2seq"
-    return Recogniser(model, pipe, kind, _register(pipe, kind))
+    kind = _kind(config, pipe)
+    return Recogniser(model, pipe, kind, _register(pipe, kind), searches=_searches(config))
+
+
+def _pipeline_class(model_type: str, guards: bool) -> Any:
+    """None is the stock pipeline."""
+    if model_type in ("tspc", "tspc_s2p"):
+        from models.tspc import TSPCPipeline
+
+        return TSPCPipeline
+    if model_type in _OURS:
+        from models.zipformer.pipeline_asr import SpeechRecogniserPipeline
+
+        return SpeechRecogniserPipeline
+    if model_type == "whisper" and guards:
+        from trainers.whisper_pipeline import GuardedWhisperPipeline
+
+        return GuardedWhisperPipeline
+    return None
+
+
+def _kind(config: Any, pipe: Any) -> Kind:
+    if config.model_type == "tspc":
+        return "tspc"
+    if config.model_type == "tspc_s2p":
+        return "s2p"
+    if searches := _searches(config):
+        return "transducer" if "greedy" in searches else "ctc"
+    return "ctc" if pipe.type.startswith("ctc") else "seq2seq"
+
+
+def _searches(config: Any) -> tuple[str, ...]:
+    if config.model_type == "zipformer":
+        transducer, ctc, beams = config.has_transducer, config.has_ctc, True
+    elif config.model_type == "fastconformer":
+        transducer, ctc, beams = config.head != "ctc", config.has_ctc_head, config.head != "tdt"
+    else:
+        return ()
+    return (
+        *(("greedy",) if transducer else ()),
+        *(("beam",) if transducer and beams else ()),
+        *(("ctc_greedy", "ctc_beam") if ctc else ()),
+    )
 
 
 def load_zero(
@@ -168,6 +239,33 @@ def zero_processor(s2p: str, p2t: str) -> Any:
     return tspc.TSPCProcessor(heard.feature_extractor, text, read)
 
 
+def decoding_options(
+    recogniser: Recogniser,
+    *,
+    num_beams: int = 1,
+    generate_kwargs: dict[str, Any] | None = None,
+    search: str | None = None,
+    nbest: int = 1,
+    lm: Any = None,
+    lm_weight: float = 0.0,
+) -> dict[str, Any]:
+    """What the pipeline of a recogniser is called with; arguments as of `recognise`."""
+    if not recogniser.searches:
+        if search or nbest > 1:
+            raise RecogniserError(f"{recogniser.name} gives one text; searches and n-best lists are of transducers")
+        if not recogniser.decodes_with_beams:
+            return {}
+        options = {"num_beams": num_beams, **(generate_kwargs or {})}
+        if recogniser.zero:
+            options.setdefault("s2p_num_beams", num_beams)
+        return {"generate_kwargs": options}
+    found = recogniser.search_for(num_beams, search)
+    if not found.endswith("beam"):
+        return {"search": found}
+    options = {"search": found, "beam_size": num_beams, "nbest": min(nbest, num_beams)}
+    return options | ({"lm": lm, "lm_weight": lm_weight} if lm is not None else {})
+
+
 def recognise(
     recogniser: Recogniser,
     rows: Sequence[dict[str, Any]],
@@ -175,6 +273,10 @@ def recognise(
     num_beams: int = 1,
     batch_size: int = 8,
     generate_kwargs: dict[str, Any] | None = None,
+    search: str | None = None,
+    nbest: int = 1,
+    lm: Any = None,
+    lm_weight: float = 0.0,
     progress: Callable[[int], Any] | None = None,
 ) -> Recognised:
     """Transcribe rows of the schema, longest first so that batches hold utterances of like length.
@@ -182,12 +284,16 @@ def recognise(
     Args:
         rows: with `audio` (encoded, as the loaders give it) and `duration_s`.
         num_beams: of the text; TSPC-Zero uses as many for its phonemes (figure 3 of the paper), a tuned TSPC stays
-            greedy there, as it was trained. CTC models have none.
+            greedy there, as it was trained. CTC baselines have none. Transducers: 1 is greedy, more is modified beam
+            search.
         generate_kwargs: further arguments of `generate`, such as `{"language": "vi"}` for multilingual Whisper.
+        search: one of `recogniser.searches` instead of that which `num_beams` means.
+        nbest, lm, lm_weight: of its beam searches: readings to keep; a `WordLanguageModel` and its weight.
         progress: called with 1 after each utterance.
 
     Raises:
         AudioError: a recording cannot be read (validated rows can).
+        RecogniserError: a search that the model does not have.
     """
     order = sorted(range(len(rows)), key=lambda index: -(rows[index].get("duration_s") or 0.0))
     audio_s = 0.0
@@ -199,11 +305,15 @@ def recognise(
             audio_s += len(audio) / SAMPLING_RATE_HZ
             yield {"raw": audio, "sampling_rate": SAMPLING_RATE_HZ}
 
-    options: dict[str, Any] = {"batch_size": batch_size}
-    if recogniser.decodes_with_beams:
-        options["generate_kwargs"] = {"num_beams": num_beams, **(generate_kwargs or {})}
-        if recogniser.zero:
-            options["generate_kwargs"].setdefault("s2p_num_beams", num_beams)
+    options = {"batch_size": batch_size} | decoding_options(
+        recogniser,
+        num_beams=num_beams,
+        generate_kwargs=generate_kwargs,
+        search=search,
+        nbest=nbest,
+        lm=lm,
+        lm_weight=lm_weight,
+    )
     if recogniser.kind == "tspc":
         options["return_phonemes"] = True
     outputs: list[dict[str, Any]] = [{}] * len(rows)
@@ -216,7 +326,8 @@ def recognise(
     key = {"tspc": "phonemes", "s2p": "text"}.get(recogniser.kind)
     phonemes = [_symbols(output[key]) for output in outputs] if key else None
     texts = [output["text"] for output in outputs] if recogniser.kind != "s2p" else None
-    return Recognised(texts, phonemes, seconds, audio_s)
+    readings = [output["nbest"] for output in outputs] if options.get("nbest", 1) > 1 else None
+    return Recognised(texts, phonemes, seconds, audio_s, readings)
 
 
 def _symbols(value: Any) -> list[str]:

@@ -12,12 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_scripts.audio import SAMPLING_RATE_HZ, AudioError, read_audio
+from data_scripts.audio import SAMPLING_RATE_HZ, AudioError, audio_info, read_audio
 
-from .recognisers import Recogniser
+from .language_model import load_language_model
+from .recognisers import Recogniser, decoding_options
 
 logger = logging.getLogger(__name__)
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".mp4", ".aiff", ".aif", ".au")
+
+
+LONG_S = 120.0
 
 
 class TranscriptionError(ValueError):
@@ -32,6 +36,11 @@ class Settings:
     num_beams: int = 1
     chunk_length_s: float = 30.0
     phonemes: bool = False
+    search: str | None = None
+    lm: str | None = None
+    lm_weight: float = 0.3
+    timestamps: str | None = None
+    guards: bool = True
 
 
 def find_audio(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -74,15 +83,15 @@ def read_record(output: str | os.PathLike[str], settings: Settings) -> dict[str,
             continue
         try:
             entry = json.loads(line)
-            name, made_with = entry["file"], entry["settings"]
+            name, made_with = entry["file"], asdict(Settings(**entry["settings"]))
         except (ValueError, KeyError, TypeError):
             if number == len(lines):  # the only line that an interruption can cut
                 continue
             problem = f"{path}, line {number}, is not a transcript of this program"
             raise TranscriptionError(f"{problem}; choose another --output") from None
         if made_with != asdict(settings):
-            changed = sorted(key for key, value in asdict(settings).items() if made_with.get(key) != value)
-            theirs = ", ".join(f"{key}={made_with.get(key)!r}" for key in changed)
+            changed = sorted(key for key, value in asdict(settings).items() if made_with[key] != value)
+            theirs = ", ".join(f"{key}={made_with[key]!r}" for key in changed)
             raise TranscriptionError(
                 f"{path} was made with {theirs}; choose another --output, or delete it to start again"
             )
@@ -107,13 +116,14 @@ def transcribe_files(
 ) -> list[dict[str, Any]]:
     """Transcribe what the output does not hold yet.
 
-    A file that changed in size since, or that failed, is done again. Memory holds one batch of recordings.
+    A file that changed in size since, or that failed, is done again. Memory holds one batch of recordings; Zipformer
+    and FastConformer read recordings of more than `LONG_S` as they go.
 
     Args:
         recogniser: may be None if nothing is `pending`.
         files: as from `find_audio`. output: a .jsonl file, created or continued.
-        on_result: called with each new line: {"file", "size_bytes", "settings", "duration_s", "text", "phonemes"?}
-            or {…, "error"}.
+        on_result: called with each new line: {"file", "size_bytes", "settings", "duration_s", "text", "phonemes"?,
+            "chunks"?} or {…, "error"}; chunks are {"text", "timestamp": [start_s, end_s]}.
 
     Returns:
         The lines of `files`, in their order, old and new.
@@ -153,44 +163,61 @@ def _is_open(file: Path, entry: dict[str, Any] | None) -> bool:
 def _transcripts(
     recogniser: Recogniser, files: Iterable[Path], settings: Settings, batch_size: int
 ) -> Iterator[dict[str, Any]]:
+    options = _options(recogniser, settings)
     batch: list[tuple[dict[str, Any], Any]] = []
     for file in files:
         entry: dict[str, Any] = {"file": str(file), "size_bytes": 0, "settings": asdict(settings)}
         try:
             entry["size_bytes"] = file.stat().st_size
-            audio = read_audio(str(file))
+            audio: Any = str(file)
+            if recogniser.searches and (seconds := audio_info(audio).duration_s) > LONG_S:
+                entry["duration_s"] = round(seconds, 3)
+            else:
+                audio = {"raw": read_audio(audio), "sampling_rate": SAMPLING_RATE_HZ}
+                entry["duration_s"] = round(len(audio["raw"]) / SAMPLING_RATE_HZ, 3)
         except (AudioError, OSError) as error:
             yield entry | {"error": _line(str(error))}
             continue
-        entry["duration_s"] = round(len(audio) / SAMPLING_RATE_HZ, 3)
         batch.append((entry, audio))
         if len(batch) == batch_size:
-            yield from _recognise(recogniser, batch, settings)
+            yield from _recognise(recogniser, batch, options, batch_size)
             batch = []
     if batch:
-        yield from _recognise(recogniser, batch, settings)
+        yield from _recognise(recogniser, batch, options, batch_size)
+
+
+def _options(recogniser: Recogniser, settings: Settings) -> dict[str, Any]:
+    """What the pipeline is called with; ValueErrors for what it cannot do."""
+    if settings.timestamps and recogniser.kind in ("tspc", "s2p"):
+        raise TranscriptionError(f"{recogniser.name} gives no times: leave --timestamps out")
+    if settings.lm and not recogniser.searches:
+        raise TranscriptionError(f"{recogniser.name} takes no language model: leave --lm out")
+    lm = load_language_model(settings.lm, recogniser.pipe.tokenizer) if settings.lm else None
+    options = {"chunk_length_s": settings.chunk_length_s} | decoding_options(
+        recogniser, num_beams=settings.num_beams, search=settings.search, lm=lm, lm_weight=settings.lm_weight
+    )
+    if settings.phonemes:
+        options["return_phonemes"] = True
+    if settings.timestamps:
+        options["return_timestamps"] = True if settings.timestamps == "segment" else settings.timestamps
+    return options
 
 
 def _recognise(
-    recogniser: Recogniser, batch: list[tuple[dict[str, Any], Any]], settings: Settings
+    recogniser: Recogniser, batch: list[tuple[dict[str, Any], Any]], options: dict[str, Any], batch_size: int
 ) -> Iterator[dict[str, Any]]:
-    options: dict[str, Any] = {"chunk_length_s": settings.chunk_length_s}
-    if recogniser.decodes_with_beams:
-        options["generate_kwargs"] = {"num_beams": settings.num_beams}
-    if settings.phonemes:
-        options["return_phonemes"] = True
-    inputs = [{"raw": audio, "sampling_rate": SAMPLING_RATE_HZ} for _, audio in batch]
     try:
-        outputs = recogniser.pipe(inputs, batch_size=len(batch), **options)
-    except (RuntimeError, ValueError) as error:  # one recording, or all of them together, may be too much
+        # The pieces of one long recording make batches too.
+        outputs = recogniser.pipe([audio for _, audio in batch], batch_size=batch_size, **options)
+    except (RuntimeError, ValueError, OSError) as error:  # one recording, or all of them together, may be too much
         if len(batch) > 1:
             for single in batch:
-                yield from _recognise(recogniser, [single], settings)
+                yield from _recognise(recogniser, [single], options, 1)
         else:
             yield batch[0][0] | {"error": f"recognition failed: {_line(str(error))}"}
         return
     for (entry, _), result in zip(batch, outputs, strict=True):
-        extra = {"phonemes": result["phonemes"]} if settings.phonemes else {}
+        extra = {key: result[key] for key in ("phonemes", "chunks") if key in result}
         yield entry | {"text": result["text"].strip()} | extra
 
 
