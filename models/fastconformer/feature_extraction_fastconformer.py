@@ -29,7 +29,7 @@ class FastConformerFeatureExtractor(ParakeetFeatureExtractor):
         raw_speech: Any,
         *,
         sampling_rate: int | None = None,
-        padding: bool | str = "longest",
+        padding: str | None = "longest",
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:

@@ -6,7 +6,7 @@ beyond an utterance enter neither the convolutions nor the batch statistics of t
 Shape legend: B batch, L input frames, F mel bins, T output frames, D width.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,7 +15,6 @@ from transformers.models.parakeet.modeling_parakeet import (
     ParakeetEncoderConvolutionModule,
     ParakeetEncoderSubsamplingConv2D,
 )
-from transformers.utils import ModelOutput
 
 from .configuration_fastconformer import FastConformerConfig
 from .modeling_attention import FastConformerAttention, FastConformerPositions, relative_range
@@ -24,18 +23,11 @@ from .modeling_attention import FastConformerAttention, FastConformerPositions, 
 FRAMES_PER_PIECE = 4096
 
 
-@dataclass
-class FastConformerEncoderOutput(ModelOutput):
-    """
-    Args:
-        last_hidden_state: (B, T, D), zero beyond the utterance.
-        lengths: (B,) true frames of T.
-        finite: (B,) False for utterances with NaN or infinite features; they count as empty, their length is 0.
-    """
+class Encoded(NamedTuple):
+    """States, zero beyond the utterance, and how many of them are true; none for features that are not finite."""
 
-    last_hidden_state: torch.Tensor | None = None
-    lengths: torch.Tensor | None = None
-    finite: torch.Tensor | None = None
+    states_BTD: torch.Tensor
+    lengths_B: torch.Tensor
 
 
 class MaskedBatchNorm1d(nn.BatchNorm1d):
@@ -54,10 +46,11 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
     def forward(self, states_BDT: torch.Tensor, mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         if not self.training:
             return super().forward(states_BDT)
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            raise ValueError("MaskedBatchNorm1d keeps running statistics; they were removed")
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         states = states_BDT.float()
-        mask = states.new_ones(states[:, :1].shape) if mask_BT is None else mask_BT[:, None].to(states.dtype)
+        if mask_BT is None:
+            mask_BT = states.new_ones(states.shape[0], states.shape[2], dtype=torch.bool)
+        mask = mask_BT[:, None].to(states.dtype)
         count = self._over_processes(mask.sum())
         mean_D = self._over_processes((states * mask).sum((0, 2))) / count.clamp(min=1)
         centred = states - mean_D[:, None]
@@ -66,11 +59,10 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         if self.to_be_counted:
             self.to_be_counted = False
             with torch.no_grad():
-                # Where there are too few frames, nothing moves.
-                momentum = (self.momentum or 0.1) * enough
+                momentum = (self.momentum or 0.1) * enough  # with too few frames, nothing moves
                 unbiased_D = variance_D * count / (count - 1).clamp(min=1)
-                self.running_mean.lerp_(mean_D.to(self.running_mean.dtype), momentum.to(self.running_mean.dtype))
-                self.running_var.lerp_(unbiased_D.to(self.running_var.dtype), momentum.to(self.running_var.dtype))
+                for running, value in ((self.running_mean, mean_D), (self.running_var, unbiased_D)):
+                    running.lerp_(value.to(running.dtype), momentum.to(running.dtype))
                 self.num_batches_tracked += 1
         mean_D = torch.where(enough, mean_D, self.running_mean.float())
         variance_D = torch.where(enough, variance_D, self.running_var.float())
@@ -89,7 +81,7 @@ class FastConformerConvolution(ParakeetEncoderConvolutionModule):
     """Parakeet's convolution module, told the true frames as a (B, T) mask."""
 
     def __init__(self, config: FastConformerConfig):
-        super().__init__(config)
+        super().__init__(config)  # pyright: ignore[reportArgumentType]
         self.masked_batch_norm = config.masked_batch_norm
         self.norm = MaskedBatchNorm1d(config.hidden_size, config.sync_batch_norm)
 
@@ -143,10 +135,8 @@ class FastConformerEncoder(nn.Module):
         self.encode_positions = FastConformerPositions(config)  # pyright: ignore[reportArgumentType]
         self.layers = nn.ModuleList([FastConformerBlock(config, index) for index in range(config.num_hidden_layers)])
 
-    def forward(
-        self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> FastConformerEncoderOutput:
-        """See the output. `attention_mask` is (B, L), 1 on true frames, padding on the right; `None`: all are."""
+    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Encoded:
+        """(B, L, F) features -> `Encoded`. `attention_mask`: (B, L), 1 on true frames, padding right; `None`: all are."""
         config = self.config
         batch, frames, _ = input_features.shape
         if attention_mask is None:
@@ -171,6 +161,4 @@ class FastConformerEncoder(nn.Module):
             if self.training and config.layerdrop > 0 and torch.rand([]) < config.layerdrop:
                 continue
             states = layer(states, attention_mask=mask_BT if padded else None, position_embeddings=positions)
-        return FastConformerEncoderOutput(
-            last_hidden_state=states.masked_fill(~mask_BT[:, :, None], 0.0), lengths=lengths_B, finite=finite_B
-        )
+        return Encoded(states.masked_fill(~mask_BT[:, :, None], 0.0), lengths_B)

@@ -29,7 +29,7 @@ from .configuration_fastconformer import SEARCHES, FastConformerConfig
 from .ctc_decoding import ctc_beam, ctc_greedy
 from .hypotheses import Hypothesis, LanguageModel
 from .modeling_attention import FastConformerAttention, FastConformerPositions
-from .modeling_encoder import FastConformerEncoder, FastConformerEncoderOutput
+from .modeling_encoder import Encoded, FastConformerEncoder
 from .pipeline_asr import SpeechRecogniserPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
 from .strict_model import StrictModel, copy_weights, eval_frozen_parts
 from .transducer_decoding import RecurrentPredictor, transducer_beam, transducer_greedy
@@ -158,10 +158,8 @@ class FastConformerForASR(FastConformerPreTrainedModel):
         eval_frozen_parts(self.encoder)
         return self
 
-    def encode(
-        self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> FastConformerEncoderOutput:
-        """(B, L, F) features and their (B, L) mask -> states (B, T, D) and lengths (B,).
+    def encode(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Encoded:
+        """(B, L, F) features and their (B, L) mask -> states (B, T, D) and lengths (B,), a tuple.
 
         Raises:
             ValueError: features of another width than the model's.
@@ -198,9 +196,7 @@ class FastConformerForASR(FastConformerPreTrainedModel):
         Raises:
             ValueError: features of another width, or labels outside of the vocabulary.
         """
-        encoded = self.encode(input_features, attention_mask)
-        states_BTD, lengths_B = encoded.last_hidden_state, encoded.lengths
-        assert states_BTD is not None and lengths_B is not None
+        states_BTD, lengths_B = self.encode(input_features, attention_mask)
         logits_BTV = self.ctc_head(states_BTD) if self.config.has_ctc_head else None
         output = FastConformerOutput(logits=logits_BTV, last_hidden_state=states_BTD, lengths=lengths_B)
         if labels is None:
@@ -286,19 +282,19 @@ class FastConformerForASR(FastConformerPreTrainedModel):
         Raises:
             ValueError: a search that the model has no head for.
         """
-        encoded = self.encode(input_features, attention_mask)
+        states_BTD, lengths_B = self.encode(input_features, attention_mask)
         search = self._search(search or self.config.default_search)
-        blank, lengths_B = self.config.blank_token_id, encoded.lengths
-        beam = {"beam_size": beam_size, "nbest": nbest, "lm": lm, "lm_weight": lm_weight}
+        blank = self.config.blank_token_id
+        beam: dict[str, Any] = {"beam_size": beam_size, "nbest": nbest, "lm": lm, "lm_weight": lm_weight}
         if search.startswith("ctc_"):
-            log_probs_BTV = self.ctc_head(encoded.last_hidden_state).float().log_softmax(-1)
+            log_probs_BTV = self.ctc_head(states_BTD).float().log_softmax(-1)
             if search == "ctc_greedy":
                 return ctc_greedy(log_probs_BTV, lengths_B, blank=blank)
             return ctc_beam(log_probs_BTV, lengths_B, blank=blank, **beam)
-        encoder_BTJ = self.encoder_projector(encoded.last_hidden_state)
+        encoder_BTJ = self.encoder_projector(states_BTD)
         decoder = self.decoder
         predictor = RecurrentPredictor(decoder.embedding, decoder.lstm, decoder.decoder_projector, blank)
-        options = {"blank": blank, "blank_penalty": blank_penalty, "temperature": temperature}
+        options: dict[str, Any] = {"blank": blank, "blank_penalty": blank_penalty, "temperature": temperature}
         if search == "beam":
             return transducer_beam(encoder_BTJ, lengths_B, predictor, self._joint, **options, **beam)
         return transducer_greedy(
