@@ -42,6 +42,10 @@ class DataArguments:
     """Speech to train on; p2t uses its transcripts."""
     validation: list[SourceArguments] = field(default_factory=list)
     """Speech to evaluate on during training; p2t uses its transcripts."""
+    replay: list[SourceArguments] = field(default_factory=list)
+    """Speech of an earlier run that this one goes on from, so that the model does not forget it."""
+    replay_share: float = 0.0
+    """Share of each epoch's seconds (with streaming: of its rows) that comes from data.replay, in turns."""
     max_rows: int | None = None
     """Rows read from each source, the first ones; null reads all."""
     min_duration_s: float = 0.1
@@ -65,6 +69,9 @@ class DataArguments:
         require_positive(self, "data.", ["max_rows", "max_duration_s", "batch_duration_s"])
         require_non_negative(self, "data.", ["min_duration_s"])
         require_fraction(self, "data.", ["max_dropped", "mixture_exponent"], one_allowed=True)
+        require_fraction(self, "data.", ["replay_share"])
+        both = "data.replay lists sources and data.replay_share says how much of them; set both, or neither"
+        require(bool(self.replay) == (self.replay_share > 0), "data.replay_share", both)
         window = f"must be above data.min_duration_s ({self.min_duration_s}), got {self.max_duration_s}"
         require(self.max_duration_s > self.min_duration_s, "data.max_duration_s", window)
         if self.batch_duration_s is not None:
@@ -209,8 +216,8 @@ class RunConfig:
         return self.data.batch_duration_s
 
     def train_sources(self) -> list[SourceArguments]:
-        """Every source that is trained on, in order."""
-        return [*self.data.train]
+        """Every source that is trained on, in order, those that are replayed last."""
+        return [*self.data.train, *self.data.replay]
 
     def validation_sources(self) -> list[SourceArguments]:
         """Every source that is evaluated on, in order."""
@@ -218,7 +225,7 @@ class RunConfig:
 
     def sources(self) -> list[SourceArguments]:
         """Every source this config names, in order."""
-        return [*self.data.train, *self.data.validation]
+        return [*self.train_sources(), *self.data.validation]
 
     def _places(self) -> list[tuple[Any, str]]:
         """Paths that {name} and {stage} are filled into: the section and the name of each."""
@@ -228,7 +235,7 @@ class RunConfig:
         nothing = "nothing to train on: list at least one source, for example [{path: my/folder}]"
         require(bool(self.data.train), "data.train", nothing)
         self._check_evaluation(bool(self.data.validation), "data.validation")
-        streamed = self._check_streams(self.data.train)
+        streamed = self._check_streams(self.train_sources())
         if self.data.short_medium.ratio:
             key = "data.short_medium.ratio"
             require(not streamed, key, "needs every length beforehand: turn streaming off, or set it to 0")
@@ -290,14 +297,14 @@ class Config(RunConfig):
         return self.data.batch_phonemes if self.is_text else self.data.batch_duration_s
 
     def train_sources(self) -> list[SourceArguments]:
-        return [*self.data.train, *self.data.text] if self.is_text else [*self.data.train]
+        return [*self.data.train, *self.data.text] if self.is_text else super().train_sources()
 
     def validation_sources(self) -> list[SourceArguments]:
         return [*self.data.validation, *self.data.text_validation] if self.is_text else [*self.data.validation]
 
     def sources(self) -> list[SourceArguments]:
         data = self.data
-        return [*data.train, *data.validation, *data.text, *data.text_validation]
+        return [*data.train, *data.replay, *data.validation, *data.text, *data.text_validation]
 
     def _places(self) -> list[tuple[Any, str]]:
         model = self.model
@@ -314,6 +321,8 @@ class Config(RunConfig):
         places = "data.text_validation or data.synthetic_validation_sentences"
         self._check_evaluation(some, "data.text_validation", places)
         self._check_streams(self.train_sources())
+        replays = "is for speech: in stage p2t give sources of data.text the weight that you want, and leave it empty"
+        require(not data.replay, "data.replay", replays)
         if data.short_medium.ratio:
             reads = "chooses by seconds of audio, but stage p2t reads text: set it to 0"
             require(False, "data.short_medium.ratio", reads)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_scripts.mixtures import Passes, mix, temperature_weights
+from data_scripts.mixtures import Passes, mix, replay_weights, temperature_weights
 from data_scripts.sampling import ratio_counts, ratio_sample
 from data_scripts.sources import SourceArguments, SourceError, load_source
 from trainers.arguments import RunConfig
@@ -96,14 +96,22 @@ def build_datasets(config: RunConfig, report_folder: str | Path | None = None) -
 
 
 def _weights(config: RunConfig, parts: list[Any], weights: list[float]) -> list[float]:
-    """Weights of the sources, times those of `data.mixture_exponent`."""
-    exponent = config.data.mixture_exponent
-    if exponent == 1 or len(parts) == 1:
+    """Weights of the sources, times those of `data.mixture_exponent`; those that are replayed get their share."""
+    exponent, num_replayed = config.data.mixture_exponent, len(config.data.replay)
+    known = all(hasattr(part, "__len__") for part in parts)
+    amounts = [audio_hours(part) or len(part) for part in parts] if known else [1.0] * len(parts)
+    if exponent != 1 and len(parts) > 1:
+        if not known:
+            raise ConfigError("data.mixture_exponent", "needs sources of known length: prepare them, or set weights")
+        first = len(parts) - num_replayed
+        shares = temperature_weights(amounts[:first], exponent) + temperature_weights(amounts[first:], exponent)
+        weights = [one * two for one, two in zip(weights, shares, strict=True)]
+    if not num_replayed:
         return weights
-    if not all(hasattr(part, "__len__") for part in parts):
-        raise ConfigError("data.mixture_exponent", "needs sources of known length: prepare them, or set weights")
-    amounts = [audio_hours(part) or len(part) for part in parts]
-    return [one * two for one, two in zip(weights, temperature_weights(amounts, exponent), strict=True)]
+    for key, group in (("data.train", amounts[:-num_replayed]), ("data.replay", amounts[-num_replayed:])):
+        if not any(group):
+            raise ConfigError(key, "no usable row is left; see the drop report above")
+    return replay_weights(amounts, weights, num_replayed, config.data.replay_share)
 
 
 def _select(config: RunConfig, rows: Any, passes: Passes | None) -> Select | None:

@@ -79,6 +79,32 @@ def test_mixture_exponent_evens_sources_out(corpus, tmp_path):
     assert len(set(np.concatenate(taken).tolist())) == 8
 
 
+def test_a_share_of_an_epoch_is_replayed(corpus):
+    """Two rows of the new domain, and by turns one of the six that an earlier run learned."""
+    replay = ["--data.train", f"[{{path: {corpus}/speech, split: validation}}]", "--data.replay_share", "0.3333"]
+    replay += ["--data.replay", f"[{{path: {corpus}/speech}}]", "--data.allow_shared_recordings", "true"]
+    rows, again = (build_datasets(config_of(corpus, *replay)) for _ in range(2))
+    assert rows.train["id"][:2] == ["validation0", "validation1"] and len(rows.train) == 8
+    epochs = [rows.select(epoch).tolist() for epoch in range(6)]
+    assert all(one[:2] == [0, 1] and len(one) == 3 for one in epochs)
+    assert sorted(one[2] for one in epochs) == [2, 3, 4, 5, 6, 7]
+    # A resumed run deals the same.
+    assert again.select(4).tolist() == epochs[4]
+
+
+def test_replay_without_rows_or_share(corpus):
+    with pytest.raises(ConfigError, match=r"replay_share: .*set both, or neither"):
+        config_of(corpus, "--data.replay_share", "0.2")
+    sources = ["--data.replay", f"[{{path: {corpus}/speech, split: validation}}]", "--data.replay_share", "0.2"]
+    with pytest.raises(ConfigError, match=r"replay: .*stage p2t"):
+        config_of(corpus, *sources, stage="p2t")
+    for number in range(2):
+        (corpus / "speech" / "validation" / f"{number}.wav").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"data\.replay: no usable row is left"):
+        build_datasets(config_of(corpus, *sources, "--data.max_dropped", "1", "--training.eval_strategy", "no",
+                                 "--training.load_best_model_at_end", "false"))  # fmt: skip
+
+
 def test_short_and_medium_rows_of_a_mixture(corpus):
     argv = ["--data.short_medium.ratio", "2", "--data.short_medium.boundary_s", "0.4"]
     with pytest.raises(ValueError, match="boundary_s"):
