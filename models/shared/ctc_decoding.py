@@ -8,9 +8,12 @@ Shape legend: B utterances, T frames, K prefixes (beam), V vocabulary, N tokens 
 returned.
 """
 
+import math
+
 import torch
 
 from .beam_histories import NO_TOKEN, Backpointers, check_beam, check_outputs, extended, true_frames
+from .ctc_alignment import Alignment, align
 from .hypotheses import Hypothesis, LanguageModel
 
 
@@ -59,8 +62,8 @@ def ctc_beam(
 ) -> list[list[Hypothesis]]:
     """Prefix beam search; arguments and errors as of `ctc_greedy`.
 
-    A token's language-model score joins the prefix after the frame's pruning. A token's frame is where its prefix
-    entered the beam.
+    A token's language-model score joins the prefix after the frame's pruning. Frames and confidences of tokens are
+    those of the best path of the hypothesis.
 
     Returns:
         Up to `nbest` hypotheses for each utterance, best first by score.
@@ -76,7 +79,31 @@ def ctc_beam(
     prefixes = Prefixes(num, longest, beam_size, log_probs_BTV.device, lm, lm_weight)
     for frame in range(longest):
         prefixes.advance(frame, log_probs_BTV[:, frame], best_BTN[:, frame], frame < lengths_B, blank)
-    return prefixes.best(nbest)
+    found = prefixes.best(nbest)
+    # A prefix may enter the beam long before it is likely, so that the back-pointers tell no times.
+    for place in range(nbest):
+        rows = [row for row, hypotheses in enumerate(found) if len(hypotheses) > place]
+        chosen = [found[row][place] for row in rows]
+        paths = align(log_probs_BTV[rows], lengths_B[rows].tolist(), [one.tokens for one in chosen], blank)
+        for one, path in zip(chosen, paths, strict=True):
+            if path is not None:
+                one.frames, one.confidences = _emissions(path, blank)
+    return found
+
+
+def _emissions(path: Alignment, blank: int) -> tuple[list[int], list[float]]:
+    """The first frame of each token's run in a path, and the highest probability in the run."""
+    frames: list[int] = []
+    confidences: list[float] = []
+    previous = blank
+    for frame, (label, log_prob) in enumerate(zip(path.frames, path.log_probs, strict=True)):
+        if label != blank and label != previous:
+            frames.append(frame)
+            confidences.append(0.0)
+        if label != blank:
+            confidences[-1] = max(confidences[-1], math.exp(log_prob))
+        previous = label
+    return frames, confidences
 
 
 class Prefixes:

@@ -61,13 +61,16 @@ def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
     Tokenizers of CTC models merge equal neighbours, which a search has done already ("▁ba ba" would lose a syllable):
     their `decode` is passed by.
     """
-    return tokenizer.backend_tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True).strip()
+    text = tokenizer.backend_tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
+    return " ".join(text.split())  # two marks of word starts in a row are no word
 
 
 def words_of(
     hypothesis: Hypothesis, tokenizer: Any, frame_s: float, *, offset_s: float = 0.0, end_s: float = float("inf")
 ) -> list[Word]:
     """Words of a hypothesis; each ends one frame after its last token, at the latest where the next one begins.
+
+    Words within one frame, which models with several symbols a frame give, share its time.
 
     Args:
         frame_s: seconds per output frame. offset_s: where the piece of audio begins in the whole.
@@ -102,7 +105,8 @@ def _timed(
         start = min(offset_s + first * frame_s, end_s)
         end = min(offset_s + (last + 1) * frame_s, end_s)
         confidence = min(hypothesis.confidences[index] for index in group)
-        if words and words[-1].end_s > start:
-            words[-1].end_s = max(start, words[-1].start_s)
-        words.append(Word(text, round(start, 3), round(end, 3), confidence))
+        start, end = round(start, 3), round(end, 3)
+        if words and words[-1].start_s < start < words[-1].end_s:
+            words[-1].end_s = start
+        words.append(Word(text, start, end, confidence))
     return words

@@ -18,7 +18,7 @@ from rich.table import Table
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from data_scripts.curation.decisions import DecisionSettings, Overview, decide_row
-from trainers.curation.alignment import align
+from models.zipformer.ctc_alignment import align
 
 CLIP_S, BATCH, LETTERS_PER_S, FRAMES_PER_S = 8.0, 4, 13.0, 50
 VOCABULARIES = {"letters (110)": 110, "phonemes (64)": 64, "word pieces (2,048)": 2048}

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.curation.alignment import Alignment, align, shortest_path
+from models.zipformer.ctc_alignment import Alignment, align, shortest_path
 
 
 def collapse(path, blank=0):

@@ -257,6 +257,18 @@ def test_a_huge_ctc_beam_sums_all_paths():
     assert ctc_beam(peaked, torch.tensor([2]), blank=BLANK)[0][0].tokens == [1]
 
 
+def test_times_of_prefix_beam_search_are_those_of_the_best_path():
+    # "1" is possible from the first frame on, and likely in frames 6 and 7.
+    probs = torch.tensor([[0.9, 0.1]] * 6 + [[0.3, 0.7], [0.2, 0.8]] + [[0.9, 0.1]] * 2)[None]
+    best, second = ctc_beam(probs.log(), torch.tensor([10]), blank=BLANK, beam_size=4, nbest=2)[0]
+    assert (best.tokens, best.frames) == ([1], [6]) and best.confidences == pytest.approx([0.8])
+    assert second.tokens == [1, 1] and second.frames[1] > second.frames[0] + 1
+    random = random_ctc(3, 4, 20, 6, sharpness=4.0)
+    for (one,) in ctc_beam(random, torch.tensor([20, 15, 3, 0]), blank=BLANK):
+        assert len(one.frames) == len(one.tokens) == len(one.confidences)
+        assert one.frames == sorted(set(one.frames)) and all(0 < value <= 1 for value in one.confidences)
+
+
 def test_ctc_greedy_by_hand():
     labels = [[0, 3, 3, 0, 3, 1, 1, 0, 2], [2, 2, 2, 2, 0, 0, 0, 1, 1]]
     probs = torch.full((2, 9, 4), 0.05)

@@ -1,8 +1,9 @@
 """What a recogniser hears in a batch of recordings, and how far that is from their transcripts.
 
 Everything that `load_recogniser` loads can give hypotheses. What has CTC outputs can also align a given transcript: an
-S2P with a CTC head (its units are phonemes, by G2P), and any CTC model of transformers (syllables). Another family
-joins by one class with the five members of `CTCModel` and one line in `load_scorer`.
+S2P with a CTC head (its units are phonemes, by G2P), a Zipformer or FastConformer with one, and any CTC model of
+transformers (syllables). Another family joins by one class with the five members of `CTCModel` and one line in
+`load_scorer`.
 
 Shape legend: B utterances, T frames, V vocabulary.
 """
@@ -19,8 +20,9 @@ from data_scripts.audio import SAMPLING_RATE_HZ
 from data_scripts.text.g2p import G2P
 from data_scripts.text.normalize import normalize_text
 from models.tspc import speech_inputs
+from models.zipformer.ctc_alignment import align
+from models.zipformer.hypotheses import text_of
 from trainers.collators import PhonemeLabels, RowError
-from trainers.curation.alignment import align
 from trainers.metrics.phonemes import phoneme_list
 from trainers.recognisers import Recogniser, recognise
 
@@ -160,6 +162,28 @@ class TextCTC:
         return normalize_text(self.tokenizer.decode(kept, **options))
 
 
+class PieceCTC(TextCTC):
+    """The CTC head of a Zipformer or FastConformer, also beside a transducer."""
+
+    def __init__(self, recogniser: Recogniser):
+        super().__init__(recogniser)
+        self.blank = self.model.config.blank_token_id
+        self._special.add(self.blank)
+
+    @torch.no_grad()
+    def log_probs(self, audio: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
+        batch = self.extractor(
+            list(audio), sampling_rate=SAMPLING_RATE_HZ, padding="longest", return_attention_mask=True,
+            return_tensors="pt",
+        )  # fmt: skip
+        features = batch["input_features"].to(self.model.device, self.model.dtype)
+        states_BTD, lengths_B = self.model.encode(features, batch["attention_mask"].to(self.model.device))
+        return self.model.ctc_head(states_BTD).float().log_softmax(-1), lengths_B.tolist()
+
+    def write(self, ids: Sequence[int]) -> str:
+        return normalize_text(text_of(self.tokenizer, [i for i in ids if i not in self._special]))
+
+
 class Scorer:
     """One recogniser with all that is asked of it.
 
@@ -278,12 +302,14 @@ def load_scorer(
 ) -> Scorer:
     """The scorer of a loaded recogniser: with alignments where it has CTC outputs."""
     ctc: CTCModel | None = None
-    if recogniser.kind == "ctc":
+    if "ctc_greedy" in recogniser.searches:
+        ctc = PieceCTC(recogniser)
+    elif recogniser.kind == "ctc":
         ctc = TextCTC(recogniser)
     elif recogniser.kind == "s2p" and recogniser.pipe.model.ctc_head is not None:
         ctc = PhonemeCTC(recogniser)
     recogniser.pipe.model.eval()
-    generated = hypotheses == "generated" and recogniser.decodes_with_beams
+    generated = hypotheses == "generated" and (recogniser.decodes_with_beams or recogniser.kind == "transducer")
     return Scorer(recogniser, ctc, num_beams, generate_kwargs or {}, generated)
 
 

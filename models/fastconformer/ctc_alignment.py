@@ -1,0 +1,1 @@
+../shared/ctc_alignment.py
