@@ -76,6 +76,7 @@ class ZipformerConfig(PreTrainedConfig):
     Args:
         vocab_size: number of tokens, the blank included.
         num_mel_bins: width of the input features.
+        subsampling_channels: of the three convolutions that halve the frames.
         downsampling: by how much each stack lowers the 50 frames per second it gets; the output has 25.
         num_layers, encoder_dim, feedforward_dim, num_heads, query_head_dim, value_head_dim, position_head_dim,
             conv_kernel: one number per stack. The three feed-forward modules of a layer have 3/4, 1 and 5/4 of
@@ -109,6 +110,7 @@ class ZipformerConfig(PreTrainedConfig):
 
     vocab_size: int = 2048
     num_mel_bins: int = 80
+    subsampling_channels: Any = (8, 32, 128)
     downsampling: Any = (1, 2, 4, 8, 4, 2)
     num_layers: Any = 2
     encoder_dim: Any = (192, 256, 256, 256, 256, 256)
@@ -179,6 +181,10 @@ class ZipformerConfig(PreTrainedConfig):
         if not isinstance(self.downsampling, list | tuple) or not self.downsampling:
             raise ValueError(f"ZipformerConfig.downsampling is {self.downsampling!r}; it must be a list of numbers")
         self.downsampling = list(self.downsampling)
+        channels = self.subsampling_channels
+        if not isinstance(channels, list | tuple) or len(channels) != 3:
+            raise ValueError(f"ZipformerConfig.subsampling_channels is {channels!r}; it must be a list of 3 numbers")
+        self.subsampling_channels = list(channels)
         stacks = len(self.downsampling)
         for field in PER_STACK:
             value = getattr(self, field)
@@ -191,7 +197,7 @@ class ZipformerConfig(PreTrainedConfig):
             setattr(self, field, values)
 
     def _check_sizes(self) -> None:
-        for field in (*PER_STACK, "downsampling"):
+        for field in (*PER_STACK, "downsampling", "subsampling_channels"):
             for value in getattr(self, field):
                 at_least(field, value, 1)
         for field, lowest in (("vocab_size", 2), ("position_dim", 2), ("context_size", 1), ("prune_range", 2)):

@@ -119,7 +119,7 @@ class ZipformerForASR(ZipformerPreTrainedModel):
 
     def __init__(self, config: ZipformerConfig):
         super().__init__(config)
-        self.encoder_embed = Subsampling(config.num_mel_bins, config.encoder_dim[0])
+        self.encoder_embed = Subsampling(config.num_mel_bins, config.subsampling_channels, config.encoder_dim[0])
         self.encoder = ZipformerEncoder(config)
         if config.has_transducer:
             self.decoder = StatelessDecoder(config)

@@ -4,6 +4,8 @@ Shape legend: B batch, L input frames, T = (L - 7) // 2 frames, M mel bins, F = 
 C channels.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -56,14 +58,15 @@ class Subsampling(nn.Module):
     `out` reads its inputs as (bin, channel), which is how they lie in memory.
     """
 
-    def __init__(self, num_mel_bins: int, channels: int):
+    def __init__(self, num_mel_bins: int, conv_channels: Sequence[int], channels: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 8, 3, padding=(0, 1))
-        self.conv2 = nn.Conv2d(8, 32, 3, stride=2)
-        self.conv3 = nn.Conv2d(32, 128, 3, stride=(1, 2))
+        first, second, third = conv_channels
+        self.conv1 = nn.Conv2d(1, first, 3, padding=(0, 1))
+        self.conv2 = nn.Conv2d(first, second, 3, stride=2)
+        self.conv3 = nn.Conv2d(second, third, 3, stride=(1, 2))
         self.balancers = nn.ModuleList([Balancer(max_abs=1.0), Balancer(max_abs=4.0), Balancer(max_abs=4.0)])
-        self.convnext = ConvNeXt(128)
-        self.out = nn.Linear(128 * (((num_mel_bins - 1) // 2 - 1) // 2), channels)
+        self.convnext = ConvNeXt(third)
+        self.out = nn.Linear(third * (((num_mel_bins - 1) // 2 - 1) // 2), channels)
         self.out_whiten = Whiten(Scheduled((0, 4.0), (20000, 8.0), default=4.0), grad_scale=0.02)
         self.out_norm = BiasNorm(channels)
         self.dropout = TimeSharedDropout(Scheduled((0, 0.3), (20000, 0.1)))
