@@ -126,7 +126,7 @@ class Emotion2VecConfig(PreTrainedConfig):
         """
         if self.active_labels is None:
             return None
-        ids = {str(name): int(index) for index, name in self.id2label.items()}
+        ids = {str(name): int(index) for index, name in (self.id2label or {}).items()}
         unknown = [name for name in self.active_labels if name not in ids]
         if unknown or not self.active_labels:
             raise ValueError(

@@ -72,14 +72,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             stored = stored[key]
     if not isinstance(stored, Mapping):
         raise ValueError(f"{path} holds a {type(stored).__name__}; expected tensors by name")
-    state = {
-        str(name).removeprefix("d2v_model."): value
-        for name, value in stored.items()
-        if isinstance(value, torch.Tensor) and not TRAINING_ONLY.search(str(name))
-    }
+    tensors = {str(name): value for name, value in stored.items() if isinstance(value, torch.Tensor)}
+    state = {name.removeprefix("d2v_model."): value for name, value in tensors.items()}
+    state = {name: value for name, value in state.items() if not TRAINING_ONLY.search(name)}
     if not any(name.startswith("modality_encoders.AUDIO.") for name in state):
         raise ValueError(f"{path} holds no tensors named modality_encoders.AUDIO.…: it is not emotion2vec")
     return state
+
+
+def settings_of(published: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the network: under "model_conf" as FunASR has them, or "model" as fairseq has."""
+    sections = (published.get("model_conf"), published.get("model"), published)
+    return next(section for section in sections if isinstance(section, Mapping))
 
 
 def config_of(published: Mapping[str, Any]) -> Emotion2VecConfig:
@@ -88,7 +92,7 @@ def config_of(published: Mapping[str, Any]) -> Emotion2VecConfig:
     Raises:
         ValueError: a field is missing, or asks for something that no published model does (named).
     """
-    source = dict(published.get("model_conf") or published.get("model") or published)
+    source = settings_of(published)
 
     def field(name: str) -> Any:
         value: Any = source
@@ -231,7 +235,7 @@ def convert(
 
 def feature_extractor_of(config: Emotion2VecConfig, published: Mapping[str, Any]) -> Emotion2VecFeatureExtractor:
     """The feature extractor that goes with a converted model."""
-    source = dict(published.get("model_conf") or published.get("model") or published)
+    source = settings_of(published)
     return Emotion2VecFeatureExtractor(
         do_normalize=bool(source.get("normalize", True)), shortest_input=config.shortest_input
     )

@@ -162,7 +162,7 @@ class Emotion2VecAttention(nn.Module):
         batch, size, width = hidden_BSD.shape
         qkv = self.qkv(hidden_BSD).view(batch, size, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation or "eager", eager_attention)
         dropout = self.config.attention_dropout if self.training else 0.0
         rows = size if bias_BHSS is not None else block_rows(self.config, key_mask_BS)
         outputs, weights = [], []

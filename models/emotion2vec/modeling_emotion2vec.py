@@ -39,7 +39,7 @@ LEAST_FRAMES = 32
 
 @dataclass
 class Emotion2VecModelOutput(ModelOutput):
-    """Frames and utterance vectors; the extra tokens are dropped everywhere but in `attentions`.
+    """Frames and utterance vectors, without the extra tokens.
 
     Args:
         last_hidden_state: (B, T, D); zero on padding.
@@ -47,7 +47,7 @@ class Emotion2VecModelOutput(ModelOutput):
         frame_mask: (B, T), 1 on valid frames.
         hidden_states: what enters the first block and what leaves each, (B, T, D); zero on padding. The last one is
             `last_hidden_state`.
-        attentions: for each block (B, H, S, S) weights; only with `attn_implementation="eager"`.
+        attentions: for each block (B, H, S, S) weights, the extra tokens first; with `attn_implementation="eager"`.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -164,7 +164,8 @@ class Emotion2VecModel(Emotion2VecPreTrainedModel):
 
     def train(self, mode: bool = True) -> "Emotion2VecModel":
         super().train(mode)
-        eval_frozen_parts(self, self.feature_encoder, *self.layers)
+        if mode:
+            eval_frozen_parts(self.feature_encoder, *self.layers, self)
         return self
 
     def _get_feat_extract_output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
@@ -225,7 +226,7 @@ class Emotion2VecModel(Emotion2VecPreTrainedModel):
             pooler_output=frames[-1].sum(dim=1) / mask_BT.sum(dim=1, keepdim=True).to(hidden_BSD.dtype),
             frame_mask=mask_BT,
             hidden_states=tuple(frames) if output_hidden_states else None,
-            attentions=tuple(weights) if output_attentions and weights[-1] is not None else None,
+            attentions=self._attentions(weights, extra + num_frames) if output_attentions else None,
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -254,6 +255,14 @@ class Emotion2VecModel(Emotion2VecPreTrainedModel):
         local_BTD = nn.functional.pad(local_BTD, (0, 0, 0, spare))
         return local_BTD, self._get_feature_vector_attention_mask(local_BTD.shape[1], attention_mask), num_frames
 
+    def _attentions(self, weights: list[torch.Tensor | None], size: int) -> tuple[torch.Tensor | None, ...]:
+        if all(weights_BHSS is None for weights_BHSS in weights):
+            raise ValueError(
+                f"output_attentions: {self.config._attn_implementation} attention holds no weights; load the model with "
+                'attn_implementation="eager"'
+            )
+        return tuple(None if weights_BHSS is None else weights_BHSS[..., :size, :size] for weights_BHSS in weights)
+
     def _slopes(self) -> torch.Tensor:
         """(1 or layers, H) slopes times their scale, in float32; a scale below zero counts as zero."""
         slopes_H = alibi_slopes(self.config.num_attention_heads).to(self.extra_tokens.device)
@@ -278,7 +287,7 @@ class Emotion2VecForAudioClassification(Emotion2VecPreTrainedModel):
         super().__init__(config)
         self.emotion2vec = Emotion2VecModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, len(config.id2label or ()))
         self.post_init()
 
     def after_loading(self) -> None:
@@ -300,10 +309,10 @@ class Emotion2VecForAudioClassification(Emotion2VecPreTrainedModel):
             ValueError: no labels, or one twice.
         """
         encoder = Emotion2VecModel.from_pretrained(path, **kwargs)
-        set_labels(encoder.config, labels)
-        model = cls(encoder.config).to(encoder.dtype)
+        with torch.device("meta"):
+            model = cls(encoder.config)
         model.emotion2vec = encoder
-        return model.eval()
+        return model.replace_head(labels).eval()
 
     def replace_head(self, labels: Sequence[str]) -> "Emotion2VecForAudioClassification":
         """Put a new, randomly initialised classifier for `labels` in place of the present one; returns the model.
@@ -311,13 +320,16 @@ class Emotion2VecForAudioClassification(Emotion2VecPreTrainedModel):
         Raises:
             ValueError: no labels, or one twice.
         """
-        set_labels(self.config, labels)
-        self.num_labels = len(labels)
-        old = self.classifier
-        self.classifier = nn.Linear(old.in_features, len(labels)).to(old.weight)
-        with torch.no_grad():
-            nn.init.normal_(self.classifier.weight, std=self.config.initializer_range)
-            nn.init.zeros_(self.classifier.bias)
+        labels = list(labels)
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"labels are {labels}; give the names of the classes, each once")
+        self.config.active_labels = None
+        self.config.id2label = dict(enumerate(labels))
+        self.config.label2id = {name: index for index, name in enumerate(labels)}
+        like = self.emotion2vec.extra_tokens
+        self.classifier = nn.Linear(self.config.hidden_size, len(labels), device=like.device, dtype=like.dtype)
+        nn.init.normal_(self.classifier.weight, std=self.config.initializer_range)
+        nn.init.zeros_(self.classifier.bias)
         return self
 
     def freeze_base_model(self) -> None:
@@ -375,16 +387,6 @@ class Emotion2VecForAudioClassification(Emotion2VecPreTrainedModel):
             attentions=encoded.attentions,
         )
         return output if return_dict is not False else output.to_tuple()
-
-
-def set_labels(config: Emotion2VecConfig, labels: Sequence[str]) -> None:
-    """Give a configuration other classes, all of them active."""
-    labels = list(labels)
-    if isinstance(labels, str) or not labels or len(set(labels)) < len(labels):
-        raise ValueError(f"labels are {labels}; give the names of the classes, each once")
-    config.active_labels = None
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {name: index for index, name in enumerate(labels)}
 
 
 AutoConfig.register("emotion2vec", Emotion2VecConfig, exist_ok=True)

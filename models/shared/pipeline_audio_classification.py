@@ -50,5 +50,5 @@ class SpeechClassificationPipeline(AudioClassificationPipeline):
         ](logits_C)
         answers = int((logits_C > float("-inf")).sum())
         scores, ids = scores_C.topk(answers if top_k is None else min(top_k, answers))
-        names = self.model.config.id2label
+        names = self.model.config.id2label or {}
         return [{"score": score, "label": names[i]} for score, i in zip(scores.tolist(), ids.tolist(), strict=True)]

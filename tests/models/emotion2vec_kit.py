@@ -1,5 +1,7 @@
 """Tiny emotion2vec models, and checkpoints of the published layout with reproducible random weights."""
 
+import re
+
 import numpy as np
 import torch
 
@@ -45,7 +47,7 @@ def inputs(waveforms):
     return FEATURES(waveforms, sampling_rate=16_000, return_tensors="pt")
 
 
-def published_config(**changes):
+def published_config(channels=8, **changes):
     """`model_conf` of a config.yaml as FunASR publishes it, tiny; dotted names reach into modalities.audio."""
     audio = {
         "type": "AUDIO", "prenet_depth": 2, "prenet_layerdrop": 0.05, "prenet_dropout": 0.1,
@@ -62,7 +64,7 @@ def published_config(**changes):
             "projection_layers": 1, "projection_ratio": 2.0,
         },
         "extractor_mode": "layer_norm",
-        "feature_encoder_spec": "[(8, 10, 5)] + [(8, 3, 2)] * 4 + [(8,2,2)] + [(8,2,2)]",
+        "feature_encoder_spec": "[(8, 10, 5)] + [(8, 3, 2)] * 4 + [(8,2,2)] + [(8,2,2)]".replace("8", str(channels)),
         "conv_pos_width": 95, "conv_pos_groups": 4, "conv_pos_depth": 5, "conv_pos_pre_ln": False,
     }  # fmt: skip
     conf = {
@@ -82,7 +84,8 @@ def published_shapes(published, num_labels=0):
     """Names and shapes of the tensors that FunASR's model holds for such a configuration, its decoder left out."""
     conf = published["model_conf"]
     audio, d, hidden = conf["modalities"]["audio"], conf["embed_dim"], int(conf["embed_dim"] * conf["mlp_ratio"])
-    channels, root = 8, "modality_encoders.AUDIO."
+    root = "modality_encoders.AUDIO."
+    channels = int(re.search(r"\((\d+)", audio["feature_encoder_spec"])[1])
     shapes = {}
     for i, kernel in enumerate((10, 3, 3, 3, 3, 2, 2)):
         shapes[f"{root}local_encoder.conv_layers.{i}.0.weight"] = (channels, channels if i else 1, kernel)
@@ -96,7 +99,8 @@ def published_shapes(published, num_labels=0):
         shapes[f"{root}relative_positional_encoder.{i}.0.bias"] = (d,)
     layers = audio["prenet_depth"] + conf["depth"] if audio["learned_alibi_scale_per_layer"] else 1
     heads = conf["num_heads"] if audio["learned_alibi_scale_per_head"] else 1
-    shapes[f"{root}alibi_scale"] = (layers, 1, heads, 1, 1)
+    if audio["use_alibi_encoder"]:
+        shapes[f"{root}alibi_scale"] = (layers, 1, heads, 1, 1)
     shapes[f"{root}extra_tokens"] = (1, audio["num_extra_tokens"], d)
     norms = ["norm."] if conf["layer_norm_first"] else [f"{root}context_encoder.norm."]
     blocks = [f"{root}context_encoder.blocks.{i}." for i in range(audio["prenet_depth"])]
