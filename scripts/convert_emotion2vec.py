@@ -1,7 +1,7 @@
 """Turn a published emotion2vec checkpoint into a model folder of this project: safetensors, config, feature extractor.
 
-    python scripts/convert_emotion2vec.py downloads/emotion2vec_plus_base models/emotion2vec_plus_base
-    python scripts/convert_emotion2vec.py downloads/emotion2vec_base models/emotion2vec_base --weights emotion2vec_base.pt
+    python scripts/convert_emotion2vec.py downloads/emotion2vec_plus_base runs/emotion2vec_plus_base
+    python scripts/convert_emotion2vec.py downloads/emotion2vec_base runs/emotion2vec_base --encoder_only
 
 The folder holds what the authors publish (Hub: emotion2vec/emotion2vec_base, emotion2vec/emotion2vec_plus_base, ...;
 ModelScope: iic/...): the weights, config.yaml and, for models that classify, tokens.txt. The file of weights is read

@@ -258,8 +258,8 @@ class Emotion2VecModel(Emotion2VecPreTrainedModel):
     def _attentions(self, weights: list[torch.Tensor | None], size: int) -> tuple[torch.Tensor | None, ...]:
         if all(weights_BHSS is None for weights_BHSS in weights):
             raise ValueError(
-                f"output_attentions: {self.config._attn_implementation} attention holds no weights; load the model with "
-                'attn_implementation="eager"'
+                f"output_attentions: {self.config._attn_implementation} attention holds no weights; load the model "
+                'with attn_implementation="eager"'
             )
         return tuple(None if weights_BHSS is None else weights_BHSS[..., :size, :size] for weights_BHSS in weights)
 

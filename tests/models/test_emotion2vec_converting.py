@@ -41,7 +41,7 @@ def write_published(folder, *, classes=6, wrap=lambda state: {"model": state}, *
 
 
 def test_a_classifier_is_converted_whole(tmp_path, capsys):
-    source, published, state = write_published(tmp_path / "source")
+    source, _, state = write_published(tmp_path / "source")
     assert main([str(source), str(tmp_path / "out")]) == 0
     assert "angry, happy, neutral, <unk> (of 6 outputs)" in capsys.readouterr().out
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -71,7 +71,7 @@ def test_a_classifier_is_converted_whole(tmp_path, capsys):
     ids=["state_dict", "prefix", "bare"],
 )
 def test_layouts_of_the_file(tmp_path, wrap):
-    source, published, state = write_published(tmp_path, wrap=wrap)
+    source, _, state = write_published(tmp_path, wrap=wrap)
     assert set(read_checkpoint(source / "model.pt")) == set(state)
 
 
