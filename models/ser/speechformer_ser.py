@@ -60,10 +60,10 @@ def frames_per_word(hop_s: float) -> int:
     return max(int(MERGED_MS[-1] / (hop_s * 1000) + 1e-6), 1)
 
 
-def sinusoid_table(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:
-    """(length, width) positions: sines in even, cosines in odd columns, of geometrically spaced periods."""
+def sinusoid_table(length: int, width: int, device: torch.device | None = None, step: float = 1.0) -> torch.Tensor:
+    """(length, width) positions 0, step, …: sines in even, cosines in odd columns, of geometrically spaced periods."""
     rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
-    angles = torch.arange(length, device=device)[:, None] * rates
+    angles = torch.arange(length, device=device)[:, None] * step * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
 
 

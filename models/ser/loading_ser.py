@@ -1,0 +1,72 @@
+"""Pre-trained encoders of the Hub for emotion classifiers, whole or refused."""
+
+import os
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+
+from .configuration_emotion2vec import Emotion2VecConfig
+from .configuration_ser import ENCODER_KINDS
+from .encoders_ser import EncoderBranch
+from .modeling_emotion2vec import Emotion2VecModel
+from .strict_model import OPTIONAL_ENCODER_TENSORS, copy_weights, plain_weights, refuse_missing, whole_tensors
+
+# What a saved config says about the file that it was read from, not about the encoder.
+FILE_FIELDS = {
+    "_name_or_path", "architectures", "auto_map", "custom_pipelines", "dtype", "id2label", "label2id", "torch_dtype",
+    "transformers_version",
+}  # fmt: skip
+
+
+def read_encoder(path: str, **hub_kwargs: Any) -> dict[str, Any]:
+    """`kind`, `config` and `normalise` of a checkpoint.
+
+    Raises:
+        ValueError: an architecture that the classifiers have no encoder for.
+    """
+    config: Any = AutoConfig.from_pretrained(path, **hub_kwargs)
+    if config.model_type not in ENCODER_KINDS:
+        raise ValueError(
+            f"{path} is a {config.model_type!r} checkpoint; emotion classifiers take encoders of: "
+            f"{', '.join(ENCODER_KINDS)}"
+        )
+    nested = {key: value for key, value in config.to_dict().items() if key not in FILE_FIELDS}
+    return {"kind": config.model_type, "config": nested, "normalise": _normalises(path, config, hub_kwargs)}
+
+
+def _normalises(path: str, config: Any, hub_kwargs: dict[str, Any]) -> bool:
+    """Whether the encoder was trained on waveforms of zero mean and unit variance."""
+    if config.model_type in ("whisper", "emotion2vec"):
+        return config.model_type == "emotion2vec"
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False, **hub_kwargs)
+    except (OSError, ValueError):
+        # Encoders with a norm over each frame were trained on normalised waveforms, those with a group norm not.
+        return config.feat_extract_norm == "layer"
+    return bool(getattr(extractor, "do_normalize", True))
+
+
+def load_encoder(branch: EncoderBranch, path: str, **hub_kwargs: Any) -> None:
+    """Fill an encoder from a Hub id or folder, with or without heads around it.
+
+    Raises:
+        ValueError: the checkpoint lacks a tensor that the model uses, or has one of another shape (named).
+    """
+    spec, config = branch.spec, branch.config
+    hub_kwargs = {"dtype": torch.float32, **hub_kwargs}
+    with whole_tensors(), plain_weights(str(path)):
+        if spec.kind == "emotion2vec":
+            # Ours, whoever registered the name last; it refuses incomplete checkpoints by itself.
+            own_config = Emotion2VecConfig.from_pretrained(path)
+            source, missing = Emotion2VecModel.from_pretrained(path, config=own_config, **hub_kwargs), set()
+        else:
+            source, info = AutoModel.from_pretrained(path, config=config, output_loading_info=True, **hub_kwargs)
+            prefix = "encoder." if spec.kind == "whisper" else ""
+            missing = {key.removeprefix(prefix) for key in info["missing_keys"] if key.startswith(prefix)}
+            source = source.get_encoder() if spec.kind == "whisper" else source
+    own = branch.model.state_dict()
+    name = f"the checkpoint {os.fspath(path)}"
+    refuse_missing((missing & set(own)) - OPTIONAL_ENCODER_TENSORS, name, f"the encoder {spec.name}")
+    state = {key: value for key, value in source.state_dict().items() if key in own}
+    copy_weights(branch.model, state, source=str(path))
