@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.generation import GenerateEncoderDecoderOutput
 from transformers.modeling_outputs import BaseModelOutput
 
 from data_scripts.curation.rules import longest_loop
@@ -154,7 +155,7 @@ def guarded_generate(
         input_features: (B, F, window) log-mel features as the extractor gives them.
         attention_mask: (B, window), which frames are the recording; without, all are, and texts may be longer.
         counts: is added to.
-        return_token_timestamps: also give the time of each token, for one window.
+        return_token_timestamps: also give the time at which each token ends.
         options: further ones of `generate`, such as `num_beams` and `max_new_tokens`. No `temperature`.
 
     Returns:
@@ -183,8 +184,9 @@ def guarded_generate(
     if heard_B.any():
         rows = heard_B.nonzero()[:, 0].tolist()
         guarded = _Guarded(model, input_features[heard_B], attention_mask[heard_B], guards, options)
-        for row, (text, when) in zip(rows, guarded.decode(counts, return_token_timestamps), strict=True):
-            texts[row], times[row] = text, when
+        for number, (row, text) in enumerate(zip(rows, guarded.decode(counts), strict=True)):
+            texts[row] = text
+            times[row] = guarded.times(number, text) if return_token_timestamps else []
     return _padded(model, texts, times if return_token_timestamps else None, input_features.device)
 
 
@@ -196,7 +198,9 @@ class _Guarded:
     ):
         self.model, self.guards = model, guards
         self.mask_BL = mask_BL
-        self.settings = model.generation_config
+        self.settings = ids = model.generation_config
+        self.prompt = [ids.decoder_start_token_id, ids.lang_to_id[ids.language], ids.task_to_id[ids.task]]
+        self.prompt.append(ids.no_timestamps_token_id)
         self.options = {name: value for name, value in options.items() if value is not None}
         room = model.config.max_target_positions - 5
         # Under this name for the stock code, which adds the length of the prompt.
@@ -205,74 +209,91 @@ class _Guarded:
         self.limits_B = (seconds_B * guards.max_tokens_per_s).ceil().long() + guards.spare_tokens
         self.states_BTD = model.get_encoder()(features_BFL.to(model.dtype)).last_hidden_state
 
-    def decode(self, counts: GuardCounts, timed: bool) -> list[tuple[list[int], list[float]]]:
-        """Text and times of each utterance."""
+    def decode(self, counts: GuardCounts) -> list[list[int]]:
+        """The text of each utterance."""
         everything = list(range(len(self.states_BTD)))
-        found = self._generate(everything, timed)
-        looped = [row for row in everything if self._loops(found[row][0])]
+        found = self._generate(everything)
+        looped = [row for row in everything if self._loops(found[row])]
         counts.loops += len(looped)
         for row in looped:
-            other = self._try_again(row, timed)
+            other = self._try_again(row)
             counts.mended += other is not None
-            text, when = other or found[row]
-            text = without_loop(text, self.guards.max_repeats)
-            found[row] = text, when[: len(text)]
+            found[row] = without_loop(other or found[row], self.guards.max_repeats)
         limits = self.limits_B.tolist()
-        counts.shortened += sum(len(text) >= limits[row] for row, (text, _) in enumerate(found))
-        unspoken = self._unspoken([text for text, _ in found])
+        counts.shortened += sum(len(text) >= limits[row] for row, text in enumerate(found))
+        unspoken = self._unspoken(found)
         counts.no_speech += len(unspoken)
-        return [([], []) if row in unspoken else one for row, one in enumerate(found)]
+        return [[] if row in unspoken else text for row, text in enumerate(found)]
 
     def _loops(self, text: list[int]) -> bool:
         return bool(looping(torch.tensor([text], dtype=torch.long), self.guards.max_repeats)[0])
 
-    def _try_again(self, row: int, timed: bool) -> tuple[list[int], list[float]] | None:
+    def _try_again(self, row: int) -> list[int] | None:
         """The first text without a loop at rising temperatures; the same whatever else is in the batch."""
         for temperature in self.guards.temperatures:
             with torch.random.fork_rng(devices=_devices(self.states_BTD)):
                 torch.manual_seed(SEED)
-                found = self._generate([row], timed, temperature=temperature)[0]
-            if not self._loops(found[0]) and len(found[0]) < self.limits_B[row]:
+                found = self._generate([row], temperature=temperature)[0]
+            if not self._loops(found) and len(found) < self.limits_B[row]:
                 return found
         return None
 
-    def _generate(self, rows: list[int], timed: bool, temperature: float = 0.0) -> list[tuple[list[int], list[float]]]:
+    def _generate(self, rows: list[int], temperature: float = 0.0) -> list[list[int]]:
         options = dict(self.options)
         if temperature:
             options["num_beams"] = 1
         num_beams = options.get("num_beams") or self.settings.num_beams or 1
-        prompt = 4 if not options.get("return_timestamps") else 3
         eos = self.settings.eos_token_id
-        end = EndOfLoops(self.guards, self.limits_B[rows], prompt, eos, num_beams)
-        output = self.model.generate(
+        end = EndOfLoops(self.guards, self.limits_B[rows], len(self.prompt), eos, num_beams)
+        ids = self.model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.states_BTD[rows]),
             attention_mask=self.mask_BL[rows],
             logits_processor=LogitsProcessorList([end]),
             temperature=temperature,
-            return_token_timestamps=timed or None,
+            return_timestamps=False,
             **options,
         )
-        ids = output["sequences"] if timed else output
-        when = output["token_timestamps"].tolist() if timed else [[]] * len(ids)
-        found = []
-        for text, seconds in zip(ids.tolist(), when, strict=True):
-            length = text.index(eos) if eos in text else len(text)
-            found.append((text[:length], seconds[:length]))
-        return found
+        return [text[: text.index(eos)] if eos in text else text for text in ids.tolist()]
+
+    def times(self, row: int, text: list[int]) -> list[float]:
+        """When each token ends, in seconds, by the attention of one pass over the finished text.
+
+        The stock code takes the attention of the search. In a batch it goes on after the end of a short text, and the
+        time that is left over is dealt out to what was never written.
+        """
+        frames = int(self.mask_BL[row].sum())
+        if len(text) < 2:
+            return [frames * FRAME_S] * len(text)
+        ids_1U = torch.tensor([[*self.prompt, *text]], device=self.states_BTD.device)
+        config = self.model.config
+        kernel, config._attn_implementation = config._attn_implementation, "eager"  # others keep no weights
+        try:
+            outputs = self.model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=self.states_BTD[row : row + 1]),
+                decoder_input_ids=ids_1U,
+                output_attentions=True,
+                use_cache=False,
+            )
+        finally:
+            config._attn_implementation = kernel
+        seconds_1U = self.model._extract_token_timestamps(
+            GenerateEncoderDecoderOutput(sequences=ids_1U, cross_attentions=(outputs.cross_attentions,)),
+            self.settings.alignment_heads,
+            num_frames=frames,
+            num_input_ids=len(self.prompt),
+        )
+        return seconds_1U[0, len(self.prompt) : -1].tolist()
 
     def _unspoken(self, texts: list[list[int]]) -> set[int]:
         """Rows whose text is improbable and at whose start the model finds that nobody speaks."""
-        ids = self.settings
-        prompt = [ids.decoder_start_token_id, ids.lang_to_id[ids.language], ids.task_to_id[ids.task]]
-        start_BU = torch.full((len(texts), 1), prompt[0], device=self.states_BTD.device)
+        start_BU = torch.full((len(texts), 1), self.prompt[0], device=self.states_BTD.device)
         # <|nospeech|> stands before <|notimestamps|> in every Whisper.
-        silence_B = self._log_probs(slice(None), start_BU)[:, 0, ids.no_timestamps_token_id - 1].exp()
+        silence_B = self._log_probs(slice(None), start_BU)[:, 0, self.prompt[-1] - 1].exp()
         unspoken: set[int] = set()
         for row in (silence_B > self.guards.no_speech_threshold).nonzero()[:, 0].tolist():
-            ids_1U = torch.tensor([[*prompt, ids.no_timestamps_token_id, *texts[row], ids.eos_token_id]])
-            ids_1U = ids_1U.to(self.states_BTD.device)
-            log_probs_UV = self._log_probs(slice(row, row + 1), ids_1U[:, :-1])[0, len(prompt) :]
-            if log_probs_UV.gather(1, ids_1U[0, len(prompt) + 1 :, None]).mean() < self.guards.logprob_threshold:
+            ids_1U = torch.tensor([[*self.prompt, *texts[row], self.settings.eos_token_id]], device=start_BU.device)
+            log_probs_UV = self._log_probs(slice(row, row + 1), ids_1U[:, :-1])[0, len(self.prompt) - 1 :]
+            if log_probs_UV.gather(1, ids_1U[0, len(self.prompt) :, None]).mean() < self.guards.logprob_threshold:
                 unspoken.add(row)
         return unspoken
 

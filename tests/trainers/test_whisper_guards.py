@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_whisper import collator, make_whisper, row
+from tiny_whisper import by_rule, collator, lead, make_whisper, row, signs
 
 from trainers.whisper_guards import GuardCounts, Guards, guarded_generate, looping, loops_per_1000, without_loop
 
@@ -16,27 +16,6 @@ ROWS = [row("abc dad"), row("beg"), row("cab fed ace")]
 @pytest.fixture(scope="module")
 def tiny():
     return make_whisper()
-
-
-def by_rule(processor, next_token):
-    """A Whisper that writes `next_token[token it wrote last]`, by position where that is a dict of its own.
-
-    Attention and feed-forward layers add nothing, so what comes next depends on the last token alone.
-    """
-    _, model = make_whisper(d_model=512, num_heads=2, ffn_dim=8, decoder_layers=1)
-    decoder = model.model.decoder
-    with torch.no_grad():
-        for layer in decoder.layers:
-            for last in (layer.self_attn.out_proj, layer.encoder_attn.out_proj, layer.fc2):
-                last.weight.zero_()
-                last.bias.zero_()
-        decoder.embed_positions.weight.zero_()
-        basis = torch.eye(512)[: model.config.vocab_size]
-        decoder.embed_tokens.weight.copy_(basis)
-        model.proj_out.weight = torch.nn.Parameter(torch.zeros_like(basis))
-        for last, following in next_token.items():
-            model.proj_out.weight[following, last] = 1.0
-    return model
 
 
 def batch(processor, rows=ROWS):
@@ -54,14 +33,14 @@ def stuck(tiny):
     tokenizer = tiny[0].tokenizer
     pieces = tokenizer(" abc dad", add_special_tokens=False).input_ids
     chain = [tokenizer.convert_tokens_to_ids("<|notimestamps|>"), *pieces]
-    return by_rule(tiny[0], dict(zip(chain, [*pieces, pieces[0]], strict=True))), pieces
+    return by_rule(dict(zip(chain, [*pieces, pieces[0]], strict=True))), pieces
 
 
 def test_a_loop_is_cut(tiny, stuck):
     model, pieces = stuck
     features, mask = batch(tiny[0])
-    free = model.generate(features, attention_mask=mask)
-    assert free.shape[1] > 400 and words(tiny[0], free)[0].count("abc") > 50
+    free = model.generate(features, attention_mask=mask, max_length=150)
+    assert free.shape[1] >= 149 and words(tiny[0], free)[0].count("abc") > 20
     counts = GuardCounts()
     ids = guarded_generate(model, features, mask, counts=counts)
     assert words(tiny[0], ids) == ["abc dad"] * 3
@@ -82,8 +61,8 @@ def test_another_try_mends_a_loop(tiny):
     features, mask = batch(tiny[0])
     cut, mended = GuardCounts(), GuardCounts()
     patient = {"max_tokens_per_s": 4000.0}
-    guarded_generate(model, features, mask, counts=cut, guards=Guards(temperatures=(), **patient))
-    options = {"guards": Guards(temperatures=(1.5,), **patient), "max_new_tokens": 100}
+    guarded_generate(model, features, mask, counts=cut, guards=Guards(temperatures=(), **patient), max_new_tokens=30)
+    options = {"guards": Guards(temperatures=(1.5,), **patient), "max_new_tokens": 30}
     first = guarded_generate(model, features, mask, counts=mended, **options)
     assert cut.loops == mended.loops == 3 and cut.mended == 0 and mended.mended == 3
     # The same again, whatever was drawn in between, and in any company.
@@ -97,12 +76,13 @@ def test_repetitions_that_are_said_are_left(tiny):
     tokenizer = tiny[0].tokenizer
     piece, *rest = tokenizer(" abc", add_special_tokens=False).input_ids
     assert not rest
-    model = by_rule(tiny[0], {})
+    model = by_rule({})
+    places = signs(8, seed=1)
     with torch.no_grad():
-        # Position by position: four times the piece, then the end.
-        model.model.decoder.embed_positions.weight[:8, 500:508] = 100 * torch.eye(8)
-        model.proj_out.weight[piece, 503:507] = 10.0
-        model.proj_out.weight[tokenizer.eos_token_id, 507] = 10.0
+        # By position: four times the piece, then the end.
+        model.model.decoder.embed_positions.weight[:8] = 100 * places
+        model.proj_out.weight[piece] = places[3:7].sum(0)
+        model.proj_out.weight[tokenizer.eos_token_id] = 3 * places[7]
     counts = GuardCounts()
     ids = guarded_generate(model, *batch(tiny[0]), counts=counts)
     assert ids.tolist() == [[piece] * 4 + [tokenizer.eos_token_id]] * 3 and counts.loops == 0
@@ -140,7 +120,7 @@ def test_a_text_is_no_longer_than_its_recording_allows(tiny):
     """One that never ends and never repeats: every piece leads to the next."""
     tokenizer = tiny[0].tokenizer
     start = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
-    model = by_rule(tiny[0], {start: 1, **{token: token + 1 for token in range(1, 270)}})
+    model = by_rule({start: 1, **{token: token + 1 for token in range(1, 270)}})
     counts = GuardCounts()
     ids = guarded_generate(model, *batch(tiny[0]), counts=counts, guards=Guards(max_tokens_per_s=100, spare_tokens=5))
     lengths = [row.index(tokenizer.eos_token_id) for row in ids.tolist()]
@@ -150,36 +130,55 @@ def test_a_text_is_no_longer_than_its_recording_allows(tiny):
 
 def test_improbable_text_where_nobody_speaks(tiny):
     ids = tiny[0].tokenizer.get_vocab()
-    model = by_rule(tiny[0], {})
+    model = by_rule({})
     features, mask = batch(tiny[0])
-    with torch.no_grad():
-        model.proj_out.weight[5, ids["<|notimestamps|>"]] = 0.1  # hardly more probable than anything else
-        model.proj_out.weight[ids["<|endoftext|>"], 5] = 0.1
+    for last, following in ((ids["<|notimestamps|>"], 5), (5, ids["<|endoftext|>"])):
+        lead(model, last, following, 0.02)  # hardly more probable than anything else
     counts = GuardCounts()
     assert words(tiny[0], guarded_generate(model, features, mask, counts=counts)) == ["&"] * 3
-    with torch.no_grad():
-        model.proj_out.weight[ids["<|nospeech|>"], ids["<|startoftranscript|>"]] = 1.0
+    lead(model, ids["<|startoftranscript|>"], ids["<|nospeech|>"])
     assert words(tiny[0], guarded_generate(model, features, mask, counts=counts)) == [""] * 3
     assert counts.no_speech == 3
-    with torch.no_grad():  # sure of its text: it is kept
-        model.proj_out.weight[5, ids["<|notimestamps|>"]] = 1.0
-        model.proj_out.weight[ids["<|endoftext|>"], 5] = 1.0
+    for last, following in ((ids["<|notimestamps|>"], 5), (5, ids["<|endoftext|>"])):
+        lead(model, last, following)  # sure of its text: it is kept
     assert words(tiny[0], guarded_generate(model, features, mask, counts=counts)) == ["&"] * 3
     assert counts.no_speech == 3
 
 
-def test_without_need_the_guards_change_nothing(tiny):
-    """Where nothing loops and nothing is long, the ids are those of `generate`."""
+@pytest.fixture(scope="module")
+def calm(tiny):
+    """Writes "abc dad" and ends."""
     tokenizer = tiny[0].tokenizer
     pieces = tokenizer(" abc dad", add_special_tokens=False).input_ids
-    chain = [tokenizer.convert_tokens_to_ids("<|notimestamps|>"), *pieces, tokenizer.eos_token_id]
-    model = by_rule(tiny[0], dict(pairwise(chain)))
+    return by_rule(
+        dict(pairwise([tokenizer.convert_tokens_to_ids("<|notimestamps|>"), *pieces, tokenizer.eos_token_id]))
+    )
+
+
+def test_without_need_the_guards_change_nothing(tiny, calm):
+    """Where nothing loops and nothing is long, ids and times are those of `generate`."""
+    features, mask = batch(tiny[0], ROWS[:1])
+    kernel = calm.config._attn_implementation
+    guarded = guarded_generate(calm, features, mask, return_token_timestamps=True)
+    assert calm.config._attn_implementation == kernel
+    free = calm.generate(features, attention_mask=mask, return_token_timestamps=True)
+    calm.config._attn_implementation = kernel
+    assert words(tiny[0], free["sequences"]) == words(tiny[0], guarded["sequences"]) == ["abc dad"]
+    count = free["token_timestamps"].shape[1]
+    torch.testing.assert_close(free["token_timestamps"].float(), guarded["token_timestamps"][:, :count])
+
+
+def test_times_do_not_depend_on_the_batch(tiny):
+    """A text that ends early beside one that goes on."""
+    _, model = make_whisper(seed=5)
     features, mask = batch(tiny[0])
-    free = model.generate(features, attention_mask=mask, return_token_timestamps=True)
-    guarded = guarded_generate(model, features, mask, return_token_timestamps=True)
-    assert words(tiny[0], free["sequences"]) == words(tiny[0], guarded["sequences"]) == ["abc dad"] * 3
-    count = len(pieces)
-    torch.testing.assert_close(free["token_timestamps"][:, :count].float(), guarded["token_timestamps"][:, :count])
+    options = {"return_token_timestamps": True, "guards": Guards(max_tokens_per_s=60, temperatures=())}
+    together = guarded_generate(model, features, mask, **options)
+    for number in range(3):
+        alone = guarded_generate(model, features[number : number + 1], mask[number : number + 1], **options)
+        length = alone["sequences"].shape[1]
+        assert alone["sequences"][0].tolist() == together["sequences"][number, :length].tolist()
+        torch.testing.assert_close(alone["token_timestamps"][0], together["token_timestamps"][number, :length])
 
 
 def test_longer_features_than_the_window(tiny):
