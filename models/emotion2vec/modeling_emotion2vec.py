@@ -95,9 +95,10 @@ class Emotion2VecPreTrainedModel(StrictModel, PreTrainedModel):
         elif isinstance(module, Emotion2VecModel):
             if module.alibi_scale is not None:
                 init.constant_(module.alibi_scale, self.config.alibi_scale)
-            init.normal_(module.extra_tokens)
-            if self.config.num_extra_tokens:
-                init.zeros_(module.extra_tokens[:, :1])
+            tokens = torch.randn_like(module.extra_tokens)
+            tokens[:, :1] = 0.0
+            # Whole: a slice does not show whether its tensor has been loaded.
+            init.copy_(module.extra_tokens, tokens)
 
 
 class Emotion2VecModel(Emotion2VecPreTrainedModel):

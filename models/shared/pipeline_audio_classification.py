@@ -16,7 +16,7 @@ class SpeechClassificationPipeline(AudioClassificationPipeline):
     """Classifies a path, URL, bytes, array, dict with `array` and `sampling_rate`, or a list or generator of these.
 
     Call parameters:
-        top_k: how many classes to give, best first; default all, as those left out are often what is asked about next.
+        top_k: how many classes to give, best first; None, the default: all.
         function_to_apply: `"softmax"`, `"sigmoid"` or `"none"`; default by `config.problem_type`.
 
     Returns (for each input): `[{"label": str, "score": float}, ...]`; classes with a logit of -inf are left out.
@@ -25,12 +25,24 @@ class SpeechClassificationPipeline(AudioClassificationPipeline):
     feature_extractor: Any
 
     def __init__(self, *args: Any, **kwargs: Any):
-        kwargs.setdefault("top_k", None)
+        kwargs.setdefault("top_k", None)  # the stock pipeline would make it 5
         super().__init__(*args, **kwargs)
         if self.feature_extractor is None:
             raise ValueError(
                 "the pipeline needs a feature extractor: none is saved with the model, and none was given"
             )
+
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        # What a call does not give stays as it was given to pipeline().
+        given = {name: options[name] for name in ("top_k", "function_to_apply") if name in options}
+        top_k = given.get("top_k")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"top_k is {top_k!r}; it must be a positive whole number, or None for all classes")
+        if given.get("function_to_apply") not in (None, "softmax", "sigmoid", "none"):
+            raise ValueError(
+                f"function_to_apply is {given['function_to_apply']!r}; it must be 'softmax', 'sigmoid' or 'none'"
+            )
+        return {}, {}, given
 
     def preprocess(self, inputs: Any) -> Any:
         rate = self.feature_extractor.sampling_rate

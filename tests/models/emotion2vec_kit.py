@@ -31,7 +31,7 @@ def make(model_class, seed=0, **changes):
     model = model_class(tiny_config(**changes)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name or name.endswith("bias") or "alibi_scale" in name:
+            if "norm" in name or name.endswith("bias") or "alibi_scale" in name or "extra" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
             elif name.endswith("weight"):
                 parameter.mul_(2)
