@@ -18,8 +18,10 @@ from models.emotion2vec import (
     Emotion2VecForAudioClassification,
     Emotion2VecModel,
     SpeechClassificationPipeline,
+    emotion2vec_layers,
     normalise_waveforms,
 )
+from models.emotion2vec.audio_input import split_at_quiet
 
 
 @pytest.fixture(scope="module")
@@ -124,21 +126,20 @@ def test_silent_clips(classifier, level):
     classifier.eval()
 
 
-def test_a_long_clip_is_computed_in_blocks_that_fit():
+def test_a_long_clip_is_computed_in_blocks_that_fit(monkeypatch):
     model = make(Emotion2VecModel, conv_dim=[4] * 7, attention_block_elements=2**18)
-    sizes = []
-    model.layers[0].attention.proj.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape))
-    from models.emotion2vec import emotion2vec_layers
+    sizes, original = [], emotion2vec_layers.attention_bias
 
-    biases, original = [], emotion2vec_layers.attention_bias
-    emotion2vec_layers.attention_bias = lambda *args: biases.append(original(*args)) or biases[-1]
-    try:
-        with torch.no_grad():
-            output = model(torch.randn(1, 60 * 16_000))
-    finally:
-        emotion2vec_layers.attention_bias = original
-    assert output.last_hidden_state.shape == (1, 2999, 32) and output.last_hidden_state.isfinite().all()
-    assert len(biases) > 100 and max(bias.numel() for bias in biases) <= 2**18
+    def measured(*args):
+        bias = original(*args)
+        sizes.append(bias.numel())
+        return bias
+
+    monkeypatch.setattr(emotion2vec_layers, "attention_bias", measured)
+    with torch.no_grad():
+        output = model(torch.randn(1, 30 * 16_000))
+    assert output.last_hidden_state.shape == (1, 1499, 32) and output.last_hidden_state.isfinite().all()
+    assert len(sizes) > 50 and max(sizes) <= 2**18
 
 
 def test_pipeline_answers(pipe, classifier, tmp_path):
@@ -184,7 +185,7 @@ def test_pipeline_options(pipe):
         top_k=2,
     )
     assert [len(shorter(clips[0])), len(shorter(clips[0], top_k=1)), len(shorter(clips[0]))] == [2, 1, 2]
-    for wrong in ({"top_k": 0}, {"top_k": "2"}, {"function_to_apply": "argmax"}):
+    for wrong in ({"top_k": 0}, {"top_k": "2"}, {"function_to_apply": "argmax"}, {"chunk_length_s": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             pipe(clips[0], **wrong)
     logits = pipe(clips[0], function_to_apply="none")
@@ -193,6 +194,21 @@ def test_pipeline_options(pipe):
         pipe(np.full(500, np.nan, np.float32))
     with pytest.raises(FileNotFoundError, match="no such audio file"):
         pipe("nowhere.wav")
+
+
+def test_pipeline_cuts_long_audio_when_asked(pipe, classifier):
+    long, short = waves(40_000, 7000)
+    long[20_000:24_000] = 0.0
+    whole = pipe(long)
+    assert pipe(long, chunk_length_s=10) == whole, "shorter than that"
+    pieces = list(split_at_quiet(long, 16_000, 1.5))
+    assert [len(piece) for piece in pieces] != [40_000] and sum(len(piece) for piece in pieces) == 40_000
+    scores = torch.stack([classifier(**inputs([piece])).logits[0].softmax(-1) for piece in pieces])
+    weights = torch.tensor([len(piece) / 40_000 for piece in pieces])
+    expected = {LABELS[i]: p for i, p in enumerate((scores * weights[:, None]).sum(0).tolist()) if p > 0}
+    for answer in (pipe(long, chunk_length_s=1.5), pipe([short, long, short], chunk_length_s=1.5, batch_size=2)[1]):
+        assert {row["label"]: pytest.approx(row["score"], abs=1e-5) for row in answer} == expected
+    assert pipe(long) == whole, "the option of one call is not that of the next"
 
 
 CONSUMER = """
@@ -216,6 +232,7 @@ from transformers import AutoModel, pipeline
 folder, audio = sys.argv[1:]
 wave, _ = soundfile.read(f"{audio}/a.wav", dtype="float32")
 pipe = pipeline("audio-classification", model=folder, trust_remote_code=True, device="cpu")
+encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
 out = {
     "path": pipe(f"{audio}/a.wav"),
     "stereo": pipe(np.stack([wave, wave])),
@@ -225,7 +242,7 @@ out = {
     "bf16": pipeline(model=folder, trust_remote_code=True, device="cpu", dtype=torch.bfloat16)(wave.copy(), top_k=1),
     "id2label": pipe.model.config.id2label,
     "code": type(pipe.model).__module__,
-    "encoder": list(AutoModel.from_pretrained(folder, trust_remote_code=True)(torch.zeros(1, 400)).pooler_output.shape),
+    "encoder": list(encoder(torch.zeros(1, 400)).pooler_output.shape),
     "ours": sorted(name for name in sys.modules if name.split(".")[0] in ("trainers", "models", "data_scripts")),
 }
 print("RESULT " + json.dumps(out))
