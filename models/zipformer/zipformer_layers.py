@@ -55,7 +55,7 @@ class Swoosh:
         # false for NaN, too.
         if h.device.type == "cpu" and h.dtype == torch.float32 and h.numel() and bool(h.amax() < 80):
             return h.exp().add_(self.a).log_().sub_(h, alpha=0.08)
-        x = h.float() + self.shift
+        x = h.to(torch.promote_types(h.dtype, torch.float32)) + self.shift
         return F.softplus(x - self.offset).sub_(x, alpha=0.08).sub_(self.constant).to(h.dtype)
 
 
@@ -74,12 +74,27 @@ class _SwooshFunction(torch.autograd.Function):
         return gradients[0] * (x - ctx.offset).sigmoid_().sub_(0.08), None
 
 
+# Rows of hidden units that exist at once in evaluation on the CPU.
+CACHED_ROWS = 1024
 SWOOSH_L, SWOOSH_R = Swoosh(4.0, 0.035), Swoosh(1.0, 0.313261687)
 
 
 def lean(module: nn.Module) -> bool:
     """Whether the forward pass may leave out all that training needs."""
     return not module.training and not torch.is_grad_enabled()
+
+
+def lean_bottleneck(
+    x: torch.Tensor, weight1: torch.Tensor, bias1: torch.Tensor, weight2: torch.Tensor, bias2: torch.Tensor
+) -> torch.Tensor:
+    """Linear, SwooshL, linear without a gradient; on the CPU a piece at a time, so that hidden units stay in cache."""
+    rows = x.flatten(0, -2)
+    bias1 = bias1 - SWOOSH_L.shift
+    size = CACHED_ROWS if x.device.type == "cpu" else max(1, len(rows))
+    pieces = [
+        F.linear(SWOOSH_L.of_shifted(F.linear(part, weight1, bias1)), weight2, bias2) for part in rows.split(size)
+    ]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unflatten(0, x.shape[:-1])
 
 
 class ScaledLinear(nn.Linear):
@@ -110,9 +125,10 @@ class BiasNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dtype = torch.promote_types(x.dtype, self.bias.dtype)
         log_scale = limit_value(self.log_scale, -1.5, 1.5) if self.training else self.log_scale
-        norm = torch.linalg.vector_norm(x - self.bias, dim=-1, keepdim=True, dtype=torch.float32)
+        exact = torch.promote_types(dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x - self.bias, dim=-1, keepdim=True, dtype=exact)
         # All-zero frames minus a zero bias: nothing to scale, but no 0 / 0 either.
-        scale = log_scale.float().exp() * math.sqrt(x.shape[-1]) / norm.clamp(min=1e-20)
+        scale = log_scale.to(exact).exp() * math.sqrt(x.shape[-1]) / norm.clamp(min=1e-20)
         return (x * scale).to(dtype)
 
 
@@ -155,8 +171,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
         if lean(self):
-            h_BTS = F.linear(x_BTC, self.in_proj.weight, self.in_proj.bias - SWOOSH_L.shift)
-            return self.out_proj(SWOOSH_L.of_shifted(h_BTS))
+            (weight1, bias1), (weight2, bias2) = self.in_proj.parameters(), self.out_proj.parameters()
+            return lean_bottleneck(x_BTC, weight1, bias1, weight2, bias2)
         hidden_BTS = self.dropout(SWOOSH_L(self.balancer(self.in_proj(x_BTC))))
         return self.whiten(self.out_proj(hidden_BTS))
 

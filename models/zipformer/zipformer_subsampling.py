@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .zipformer_layers import SWOOSH_L, SWOOSH_R, BiasNorm, lean
+from .zipformer_layers import SWOOSH_L, SWOOSH_R, BiasNorm, lean, lean_bottleneck
 from .zipformer_training import Balancer, Scheduled, Skip, TimeSharedDropout, Whiten, scale_gradient
 
 # Frames that the convolutions consume, and the fewest that give a frame of output.
@@ -43,10 +43,9 @@ class ConvNeXt(nn.Module):
         y_BTFC = y_BCTF.permute(0, 2, 3, 1)
         weight1, weight2 = self.pointwise_conv1.weight[:, :, 0, 0], self.pointwise_conv2.weight[:, :, 0, 0]
         bias1, bias2 = self.pointwise_conv1.bias, self.pointwise_conv2.bias
-        assert bias1 is not None
+        assert bias1 is not None and bias2 is not None
         if lean(self):
-            hidden = SWOOSH_L.of_shifted(F.linear(y_BTFC, weight1, bias1 - SWOOSH_L.shift))
-            return F.linear(hidden, weight2, bias2).add_(x_BTFC)
+            return lean_bottleneck(y_BTFC, weight1, bias1, weight2, bias2).add_(x_BTFC)
         hidden = SWOOSH_L(self.hidden_balancer(F.linear(y_BTFC, weight1, bias1)))
         x_BTFC = x_BTFC + self.skip(F.linear(hidden, weight2, bias2))
         return self.out_whiten(self.out_balancer(x_BTFC))
