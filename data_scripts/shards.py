@@ -84,6 +84,19 @@ class ShardRows:
         rows._set([group for part in parts for group in part._groups])
         return rows
 
+    def select(self, numbers: np.ndarray) -> "ShardRows":
+        """Some of the rows, by rising numbers, numbered anew."""
+        chosen = ShardRows([])
+        groups = []
+        for number, group in enumerate(self._groups):
+            first, end = self._starts[number], self._starts[number + 1]
+            rows = numbers[np.searchsorted(numbers, first) : np.searchsorted(numbers, end)] - first
+            rows = rows if group.rows is None else group.rows[rows]
+            if len(rows):
+                groups.append(group._replace(size=len(rows), rows=rows))
+        chosen._set(groups)
+        return chosen
+
     @property
     def blocks(self) -> np.ndarray:
         """Numbers of the rows that begin a row group."""

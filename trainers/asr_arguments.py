@@ -189,7 +189,7 @@ class WhisperArguments:
     """Whisper, transformers' own classes, the system of the fourth team (paper, section 3.4)."""
 
     path: str | None = None
-    """Whisper to start from (Hub id, id@revision or folder), such as openai/whisper-small; null trains from scratch."""
+    """Whisper to start from (folder, Hub id, id@revision), such as openai/whisper-small; null trains from scratch."""
     language: str = "vi"
     """Language that prompts and the generation config fix; the task is always transcribe."""
     freeze_encoder: bool = False
@@ -199,7 +199,7 @@ class WhisperArguments:
     timestamp_share: float = 0.0
     """Share of training targets with times around the text, so that the model keeps or learns them."""
     ctc_weight: float = 0.0
-    """From scratch: share of a CTC loss on the encoder states, in [0, 1); its head is not part of the finished model."""
+    """From scratch: share of a CTC loss on the encoder states, in [0, 1); the finished model has no such head."""
     guards: bool = True
     """Evaluate with the guards against loops and hallucinations that eval_asr.py and transcribe.py use."""
     window_s: int = 30

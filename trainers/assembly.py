@@ -230,6 +230,11 @@ def add_adapters(stage: Stage, config: Config, base_folder: Path, *, save: bool)
         raise ConfigError("lora.target_modules", f"no layer of the encoder is called {names}: {error}") from error
 
 
+def finished_model(config: Config, model: Any) -> Any:
+    """The model as it is published."""
+    return model
+
+
 def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any:
     """The collator of a stage.
 
@@ -318,7 +323,13 @@ def main_metric(config: Config) -> str:
 
 def make_trainer(config: Config, stage: Stage, **common: Any) -> SpeechSeq2SeqTrainer:
     """The Trainer of the run, from the arguments that every Trainer here takes."""
-    return SpeechSeq2SeqTrainer(optimizer_cls_and_kwargs=config.training.optimizer_cls_and_kwargs, **common)
+    training = config.training
+    return SpeechSeq2SeqTrainer(
+        optimizer_cls_and_kwargs=training.optimizer_cls_and_kwargs,
+        scaled_adam=training.optim == "scaled_adam",
+        eden=training.eden,
+        **common,
+    )
 
 
 def card_facts(config: Config, stage: Stage) -> dict[str, Any]:

@@ -43,6 +43,9 @@ class AugmentationArguments:
     """Stretches of features masked per utterance (SpecAugment)."""
     time_mask_s: float = 0.3
     """Longest masked stretch, in seconds."""
+    time_mask_share: float | None = None
+    """Most of an utterance that its time masks may hide together; short ones then get fewer masks, not shorter ones
+    (0.15 is icefall's). null: all masks, hiding at most half together."""
     frequency_masks: int = 0
     """Bands of mel filters masked per utterance (SpecAugment)."""
     frequency_mask_bins: int = 20
@@ -56,6 +59,9 @@ class AugmentationArguments:
         require_non_negative(self, key, ["gain_db", "noise_snr_range_db", *masks])
         shares = ["speed", "pitch", "gain", "noise", "rir", "emotion", "mask"]
         require_fraction(self, key, [f"{name}_probability" for name in shares], one_allowed=True)
+        share = self.time_mask_share
+        share_key = key + "time_mask_share"
+        require(share is None or 0 < share <= 1, share_key, f"must be above 0 and at most 1, got {share}")
         for name, highest in (("speed", 0.5), ("pitch_semitones", 6), ("emotion_strength", 1)):
             value = getattr(self, name)
             require(0 <= value <= highest, key + name, f"must be between 0 and {highest}, got {value}")

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from data_scripts.augment import Augmenter, NoiseError
-from models.tspc import CheckpointError
+from models import fastconformer, tspc, zipformer
 from trainers.arguments import RunConfig
 from trainers.checks import ConfigError
 from trainers.collators import SpeechInputs, row_key
@@ -17,6 +17,8 @@ from trainers.pins import split_pin
 
 logger = logging.getLogger(__name__)
 
+# Every model folder can be published alone, so each has an error of its own.
+CHECKPOINT_ERRORS = (tspc.CheckpointError, zipformer.CheckpointError, fastconformer.CheckpointError)
 # Enough to see what augmentation does.
 COUNTED_ROWS = 1000
 
@@ -45,7 +47,7 @@ def load_part(kind: Any, path: str, key: str) -> Any:
     repo, pin = split_pin(path)
     try:
         return kind.from_pretrained(repo, **options, **pin)
-    except (OSError, ValueError, CheckpointError) as error:
+    except (OSError, ValueError, *CHECKPOINT_ERRORS) as error:
         raise ConfigError(key, f"cannot load {path}: {error}") from error
 
 

@@ -115,7 +115,7 @@ class SpeechInputs:
     The features are those that the processor and the pipeline compute.
 
     Args:
-        feature_extractor: of a Whisper, Wav2Vec2 or Wav2Vec2-BERT model.
+        feature_extractor: of a Whisper, Wav2Vec2, Wav2Vec2-BERT, Zipformer or FastConformer model.
         seed (`int`): seed of the augmentation.
         augmentation (`data_scripts.augment.Augmenter`, *optional*): changes training rows.
 
@@ -128,7 +128,7 @@ class SpeechInputs:
         self.seed = seed
         self.augmentation = augmentation
         # Only Whisper's extractor has a window, and features with the bins before the frames.
-        self.is_whisper = hasattr(feature_extractor, "n_fft")
+        self.is_whisper = hasattr(feature_extractor, "n_samples")
         self.max_samples: int | None = feature_extractor.n_samples if self.is_whisper else None
         # Wav2Vec2-BERT's puts `stride` mel frames into one; the 10 ms between them are written into its code.
         self.frame_stack: int = getattr(feature_extractor, "stride", 1)
@@ -366,3 +366,55 @@ class TSPCCollator:
         states, mask = pad_states([row["s2p_states"] for row in rows])
         ids = pad_ids([row["phoneme_ids"] for row in rows], 0)
         return {"phoneme_ids": ids, "phoneme_attention_mask": mask, "s2p_states": states, "labels": labels}
+
+
+class PieceLabels:
+    """Texts as word pieces, without blanks and without a token of the end: what aligned recognisers emit.
+
+    Args:
+        tokenizer: of the text.
+        vocab_size (`int`): tokens of the model, the blank included.
+
+    Raises:
+        RowError: a piece that the model does not have.
+    """
+
+    def __init__(self, tokenizer: Any, vocab_size: int):
+        self.tokenizer = tokenizer
+        self.vocab_size = vocab_size
+
+    def __call__(self, rows: Sequence[Row]) -> torch.Tensor:
+        ids = self.tokenizer([row["text"] for row in rows], add_special_tokens=False)["input_ids"]
+        for row, one in zip(rows, ids, strict=True):
+            if max(one, default=0) >= self.vocab_size:
+                raise RowError(
+                    f"row {row['id']!r}: its text has token id {max(one)}, the model has {self.vocab_size} tokens; "
+                    "use the tokenizer that the model was built with"
+                )
+        return pad_ids(ids, IGNORED)
+
+
+class AlignedCollator:
+    """Audio → word pieces, for recognisers that align them with frames.
+
+    Two rows, "ta" (0.03 s) and "xin" (0.05 s):
+
+    ```python
+    {
+        "input_features": tensor of shape (2, 9, 80),
+        "attention_mask": tensor of shape (2, 9),
+        "labels": tensor([[50, -100], [61, 72]]),
+    }
+    ```
+
+    Args:
+        inputs (`SpeechInputs`): makes the model inputs.
+        labels (`PieceLabels`): makes the targets.
+    """
+
+    def __init__(self, inputs: SpeechInputs, labels: PieceLabels):
+        self.inputs = inputs
+        self.labels = labels
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        return {**self.inputs(rows), "labels": self.labels(rows)}

@@ -1,9 +1,10 @@
-"""Utterances whose phonemes cannot fit: more than the decoder has places, or than the recording has frames.
+"""Utterances whose labels cannot fit: more than the decoder has places, or than the recording has frames.
 
 The first would stop a run in the middle, the second teaches a model to invent: no alignment exists, and nobody speaks
 that fast. Both are dropped with the code `label_too_long` before training.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,8 @@ FRAMES_PER_S = 50  # of every encoder here
 # Ordinary text has about one phoneme for each character, so only texts half as long as the limit are looked up. A
 # text of nothing but spelled letters has more; the collator names it.
 MAX_PHONEMES_PER_CHARACTER = 2
+# Texts that a tokenizer is given at once.
+BATCH = 1000
 
 
 class LabelLimits:
@@ -89,10 +92,60 @@ class LabelLimits:
                 yield index, problem
 
 
+class TextLimits:
+    """Which rows have a text that a recogniser of word pieces can learn. Picklable, for streams.
+
+    Args:
+        tokenizer: of the text; its ids are counted as it gives them by default, prompt and end included.
+        num_frames: seconds -> output frames of a model that aligns; None where nothing is aligned.
+        repeats_need_frames: whether the loss needs a frame between two equal tokens, as CTC does.
+        max_tokens: places of a decoder; None where there is no such limit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        num_frames: Callable[[float], int] | None = None,
+        repeats_need_frames: bool = False,
+        max_tokens: int | None = None,
+    ) -> None:
+        self.tokenizer, self.num_frames = tokenizer, num_frames
+        self.repeats_need_frames, self.max_tokens = repeats_need_frames, max_tokens
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        """Why the text of a row does not fit; empty if it does."""
+        return self._problem(self.tokenizer(row["text"])["input_ids"], row.get("duration_s"))
+
+    def find(
+        self, texts: Sequence[str], seconds: Sequence[float | None], row_at: Callable[[int], Mapping[str, Any]]
+    ) -> Iterator[tuple[int, str]]:
+        """Numbers of the rows that do not fit, and why."""
+        for first in range(0, len(texts), BATCH):
+            many = self.tokenizer(list(texts[first : first + BATCH]))["input_ids"]
+            for index, ids in enumerate(many, start=first):
+                if problem := self._problem(ids, seconds[index]):
+                    yield index, problem
+
+    def _problem(self, ids: Sequence[int], seconds: float | None) -> str:
+        if not ids:
+            return "no word piece: the text is empty"
+        if self.max_tokens is not None and len(ids) > self.max_tokens:
+            return f"{len(ids)} tokens, the decoder has places for {self.max_tokens}"
+        if self.num_frames is None or seconds is None:
+            return ""
+        needed, frames = len(ids), self.num_frames(seconds)
+        if self.repeats_need_frames:
+            needed += sum(one == two for one, two in itertools.pairwise(ids))
+        if needed > frames:
+            return f"{len(ids)} word pieces that need {needed} frames in {seconds:.2f} s, which are {frames}"
+        return ""
+
+
 class _Fits:
     """`IterableDataset.filter` that enters what it drops into a report."""
 
-    def __init__(self, limits: LabelLimits, report: "DropReport") -> None:
+    def __init__(self, limits: LabelLimits | TextLimits, report: "DropReport") -> None:
         self.limits, self.report = limits, report
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
@@ -112,7 +165,7 @@ def drop(report: "DropReport", row: Mapping[str, Any], problem: str) -> None:
 
 
 def drop_long_labels(
-    rows: "Dataset | IterableDataset", limits: LabelLimits, report: "DropReport"
+    rows: "Dataset | IterableDataset", limits: LabelLimits | TextLimits, report: "DropReport"
 ) -> "Dataset | IterableDataset":
     """The validated rows whose labels fit; the others are entered into the report of their source."""
     from datasets import IterableDataset

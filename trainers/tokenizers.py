@@ -1,4 +1,4 @@
-"""Text tokenizers for the text side of P2T: trained on our own text, or checked for Vietnamese letters."""
+"""Tokenizers of text: trained on our own text, or checked for Vietnamese letters. For P2T and for the recognisers."""
 
 import itertools
 import logging
@@ -37,25 +37,12 @@ def train_text_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     Raises:
         TokenizerError: no texts, a vocabulary smaller than the alphabet, or a text that does not come back.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
     if iter(texts) is texts:
         texts = list(texts)
-    alphabet = sorted(set(VIETNAMESE_LETTERS) | set(itertools.chain.from_iterable(texts)) - {" "})
-    smallest = len(alphabet) + 4  # three special tokens and the word mark
-    if vocab_size < smallest:
-        raise TokenizerError(f"vocab_size is {vocab_size}; the alphabet of the texts alone needs {smallest}")
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = _learn_pieces(texts, vocab_size, ["<pad>", "</s>", "<unk>"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))]
     )
@@ -70,7 +57,83 @@ def train_text_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     return wrapped
 
 
-def check_text_tokenizer(tokenizer: Any, texts: Iterable[str], *, name: str = "the tokenizer") -> dict[str, float]:
+def train_bpe(texts: Iterable[str], vocab_size: int = 2048) -> Any:
+    """The word pieces of a recogniser that aligns: `<blank>` is 0 and the pad token, `<unk>` 1, and nothing else.
+
+    Pieces that begin a word begin with "▁". All Vietnamese letters are in the alphabet whether or not the texts
+    contain them. The same texts give the same pieces.
+
+    Args:
+        texts (`Iterable[str]`): normalised texts; read twice, so a list or a data set column, not a generator.
+        vocab_size (`int`): pieces, `<blank>` and `<unk>` included; fewer come out where the texts are few.
+
+    Returns:
+        `PreTrainedTokenizerFast`
+
+    Raises:
+        TokenizerError: no texts, a vocabulary smaller than the alphabet, or a text that does not come back.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if iter(texts) is texts:
+        texts = list(texts)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=_learn_pieces(texts, vocab_size, ["<blank>", "<unk>"]),
+        pad_token="<blank>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
+    )
+    check_bpe(wrapped, texts, name="the trained tokenizer")
+    return wrapped
+
+
+def check_bpe(tokenizer: Any, texts: Iterable[str], *, name: str = "the tokenizer") -> dict[str, float]:
+    """Checks that a recogniser's tokenizer writes every text and every vowel with a tone mark; returns as
+    `check_text_tokenizer`.
+
+    Raises:
+        TokenizerError: it loses text, has no tone marks, or has no pad token to stand for the blank.
+    """
+    advice = "Train one on the text instead: leave tokenizer.path and the paths of the model empty"
+    if tokenizer.pad_token_id is None:
+        raise TokenizerError(f"{name} has no pad token, which stands for the blank. {advice}")
+    lost = [letter for letter in TONE_MARKED if not _survives(tokenizer, letter)]
+    if lost:
+        raise TokenizerError(
+            f"{name} cannot write {len(lost)} of the {len(TONE_MARKED)} vowels with a tone mark ({' '.join(lost[:12])}"
+            f"{' ...' if len(lost) > 12 else ''}): half of the words of Vietnamese would be lost. {advice}"
+        )
+    return check_text_tokenizer(tokenizer, texts, name=name, advice=advice)
+
+
+def _learn_pieces(texts: Iterable[str], vocab_size: int, special_tokens: list[str]) -> Any:
+    """Byte pairs of characters within words; special tokens come first, in order, then the alphabet."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    alphabet = sorted(set(VIETNAMESE_LETTERS) | set(itertools.chain.from_iterable(texts)) - {" "})
+    smallest = len(alphabet) + len(special_tokens) + 1  # and the word mark
+    if vocab_size < smallest:
+        raise TokenizerError(f"vocab_size is {vocab_size}; the alphabet of the texts alone needs {smallest}")
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special_tokens, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+ADVICE_P2T = (
+    "Train a tokenizer on the text instead (leave model.p2t.pretrained empty), or use a Vietnamese T5 such as "
+    "VietAI/vit5-base"
+)
+
+
+def check_text_tokenizer(
+    tokenizer: Any, texts: Iterable[str], *, name: str = "the tokenizer", advice: str = ADVICE_P2T
+) -> dict[str, float]:
     """Checks that every text survives encoding and decoding, and logs how well tone marks are covered.
 
     Several pre-trained tokenizers (that of `t5-small` among them) have no Vietnamese letters: they would train a model
@@ -80,6 +143,7 @@ def check_text_tokenizer(tokenizer: Any, texts: Iterable[str], *, name: str = "t
         tokenizer: any Hugging Face tokenizer.
         texts (`Iterable[str]`): normalised texts.
         name (`str`): how messages call the tokenizer.
+        advice (`str`): what to do, in messages.
 
     Returns:
         `dict`: `tone_mark_coverage` (share of the 60 tone-marked vowels it can write), `tokens_per_word`, `texts`.
@@ -108,8 +172,7 @@ def check_text_tokenizer(tokenizer: Any, texts: Iterable[str], *, name: str = "t
         characters = " ".join(character for character, _ in lost.most_common(30)) or "only their order or case"
         raise TokenizerError(
             f"{name} cannot write {damaged} of {total} texts, for example {example}. Characters lost: {characters}. "
-            "Train a tokenizer on the text instead (leave model.p2t.pretrained empty), or use a Vietnamese T5 such as "
-            "VietAI/vit5-base"
+            f"{advice}"
         )
     return {"tone_mark_coverage": written, "tokens_per_word": num_tokens / max(num_words, 1), "texts": total}
 

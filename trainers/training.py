@@ -83,6 +83,10 @@ class Assembly(Protocol):
         """The model with LoRA adapters."""
         ...
 
+    def finished_model(self, config: Any, model: Any, /) -> Any:
+        """The trained model as it is published."""
+        ...
+
     def make_trainer(self, config: Any, stage: Stage, /, **common: Any) -> Any:
         """The Trainer, from the arguments that every Trainer here takes."""
         ...
@@ -142,7 +146,7 @@ def train(config: RunConfig, run: Run, argv: Sequence[str], assembly: Assembly) 
     scores = {"train_loss": result.training_loss}
     if rows.validation is not None:
         scores |= {name: value for name, value in trainer.evaluate().items() if not name.endswith(SPEED)}
-    status = finish(config, run, trainer, scores, time.monotonic() - started, queue)
+    status = finish(config, run, trainer, scores, time.monotonic() - started, queue, assembly)
     if args.world_size > 1:
         # A rank that leaves while another is still sending makes the launcher report a failure of a finished run.
         trainer.accelerator.wait_for_everyone()
@@ -295,11 +299,12 @@ def finish(
     scores: dict[str, float],
     seconds: float,
     queue: PushQueue | None,
+    assembly: Assembly,
 ) -> int:
     """Save the finished model, write its metrics down, and publish it; the exit status, on every process."""
     if config.lora.rank:
-        adapted: Any = trainer.model
-        trainer.model = adapted.merge_and_unload()
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.model = assembly.finished_model(config, trainer.model)
     # Under another name until it is whole: a model folder is a finished model.
     partial = run.model_folder.with_suffix(".partial")
     problem = trainer.write_model(partial)

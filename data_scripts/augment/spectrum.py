@@ -10,6 +10,7 @@ class MaskSettings(Protocol):
 
     time_masks: int
     time_mask_s: float
+    time_mask_share: float | None
     frequency_masks: int
     frequency_mask_bins: int
 
@@ -27,7 +28,8 @@ def mask_features(
     Args:
         features_TF: (num_frames, num_features) log-mel features of the true frames.
         settings: `time_masks` stretches of up to `time_mask_s` seconds, together at most half of the utterance, and
-            `frequency_masks` bands of up to `frequency_mask_bins` mel filters.
+            `frequency_masks` bands of up to `frequency_mask_bins` mel filters. With `time_mask_share`, at most that
+            share of the utterance in as few stretches as can hide it, as in icefall's recipes.
         rng: decides everything; time and frequency draw from generators of their own.
         frame_s: seconds from one frame to the next.
         frame_stack: mel frames side by side in each frame (Wav2Vec2-BERT has 2); a band covers its filters in all.
@@ -47,10 +49,14 @@ def mask_features(
         width = int(for_frequency.integers(0, min(settings.frequency_mask_bins, num_bins) + 1))
         start = int(for_frequency.integers(0, num_bins - width + 1))
         masked_TSF[:, :, start : start + width] = mean
-    longest = round(settings.time_mask_s / frame_s)
-    if settings.time_masks:
-        longest = min(longest, num_frames // (2 * settings.time_masks))
-    for _ in range(settings.time_masks):
+    longest, num_masks = round(settings.time_mask_s / frame_s), settings.time_masks
+    if num_masks and longest and settings.time_mask_share is not None:
+        most = int(settings.time_mask_share * num_frames)
+        num_masks = min(num_masks, -(-most // longest))
+        longest = min(longest, most // max(1, num_masks))
+    elif num_masks:
+        longest = min(longest, num_frames // (2 * num_masks))
+    for _ in range(num_masks):
         width = int(for_time.integers(0, longest + 1))
         start = int(for_time.integers(0, num_frames - width + 1))
         masked_TSF[start : start + width] = mean

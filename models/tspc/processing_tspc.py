@@ -83,7 +83,7 @@ def speech_inputs(
     for index, waveform in enumerate(waveforms):
         samples = check_waveform(waveform, f"audio {index}")
         audio.append(np.pad(samples, (0, max(0, shortest - len(samples)))))
-    if hasattr(feature_extractor, "n_fft"):
+    if hasattr(feature_extractor, "n_samples"):  # the window of a Whisper
         return _log_mel(feature_extractor, audio)
     # Frames that are stacked: the longest utterance would lose its last few, the others would not.
     stacked = {"pad_to_multiple_of": feature_extractor.stride} if hasattr(feature_extractor, "stride") else {}

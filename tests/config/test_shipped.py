@@ -34,7 +34,7 @@ def plain(tree: Tree) -> dict:
 
 
 def test_all_of_them_are_tested():
-    ours = {path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("asr", "ser", "curation")}
+    ours = {path for path in CONFIGS.rglob("*.yaml") if not {"asr", "ser", "curation"} & set(path.parts)}
     assert ours == {*OVERLAYS, *ACCELERATE}
 
 
@@ -105,7 +105,8 @@ def test_recipes_stay_short_and_explain_themselves(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     assert lines[0].startswith("#"), "starts with what it is"
-    assert len(code) <= 50 and all(len(line) <= 130 for line in lines)
+    # smoke.yaml is for every kind of run.
+    assert len(code) <= (80 if path.stem == "smoke" else 50) and all(len(line) <= 130 for line in lines)
     if path in STAGES:
         text = "\n".join(lines)
         assert len(code) <= 30
