@@ -136,7 +136,7 @@ class FastConformerEncoder(nn.Module):
         self.layers = nn.ModuleList([FastConformerBlock(config, index) for index in range(config.num_hidden_layers)])
 
     def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Encoded:
-        """(B, L, F) features -> `Encoded`. `attention_mask`: (B, L), 1 on true frames, padding right; `None`: all are."""
+        """(B, L, F) features -> `Encoded`. `attention_mask`: (B, L), 1 on true frames, 0 on the padding after them."""
         config = self.config
         batch, frames, _ = input_features.shape
         if attention_mask is None:

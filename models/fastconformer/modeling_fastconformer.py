@@ -17,7 +17,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCTC, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.loss.loss_tdt import tdt_loss
 from transformers.models.parakeet.modeling_parakeet import (
     ParakeetEncoderCTCHead,
     ParakeetRNNTDecoder,
@@ -32,6 +31,7 @@ from .modeling_attention import FastConformerAttention, FastConformerPositions
 from .modeling_encoder import Encoded, FastConformerEncoder
 from .pipeline_asr import SpeechRecogniserPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
 from .strict_model import StrictModel, copy_weights, eval_frozen_parts
+from .tdt_loss import tdt_loss
 from .transducer_decoding import RecurrentPredictor, transducer_beam, transducer_greedy
 from .transducer_loss import Losses, Targets, ctc_loss, full_loss
 
@@ -238,24 +238,7 @@ class FastConformerForASR(FastConformerPreTrainedModel):
         predictor_BNJ = self.decoder(nn.functional.pad(targets.labels_BU, (1, 0), value=blank))
         if self.config.head == "rnnt":
             return full_loss(encoder_BTJ, predictor_BNJ, self._joint, targets)
-        kept = targets.ok_B.nonzero(as_tuple=True)[0]
-        logits = self._joint(encoder_BTJ[kept][:, :, None], predictor_BNJ[kept][:, None])
-        losses_B = logits.new_zeros(len(targets.ok_B), dtype=torch.float32)
-        if len(kept) == 0:
-            # Still of the graph, so that every rank of a distributed run has the same gradients to exchange.
-            return Losses(losses_B + logits.float().sum(), targets.ok_B)
-        with torch.autocast(states_BTD.device.type, enabled=False):
-            losses = tdt_loss(
-                logits[..., : self.config.vocab_size].float(),
-                logits[..., self.config.vocab_size :].float(),
-                targets.labels_BU[kept],
-                targets.frame_lengths_B[kept],
-                targets.label_lengths_B[kept],
-                blank_token_id=blank,
-                durations=list(self.config.durations),
-                reduction="none",
-            )
-        return Losses(losses_B.index_put((kept,), losses), targets.ok_B)
+        return tdt_loss(encoder_BTJ, predictor_BNJ, self._joint, targets, self.config.durations)
 
     @torch.no_grad()
     def recognise(
