@@ -2,6 +2,10 @@
 
 import copy
 import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,6 +105,59 @@ def test_batch_norm_of_too_few_frames_uses_and_keeps_the_running_statistics(fram
     got = norm(states, (torch.arange(3) < frames)[None])
     torch.testing.assert_close(got, expected)
     assert (norm.running_mean == 0.5).all() and (norm.running_var == 1).all()
+
+
+@pytest.mark.slow
+def test_statistics_over_two_processes_are_those_of_the_whole_batch(tmp_path):
+    """Loss, gradients and running statistics with sync_batch_norm; without, every process has its own."""
+    program = f"""
+        import sys, torch
+        sys.path[:0] = [r"{Path(__file__).parent}", r"{Path(__file__).parents[2]}"]
+        from fastconformer_kit import QUIET, gradients, make_inputs, make_labels, make_model
+        torch.set_num_threads(1)
+
+        def work(rank, world, synchronised):
+            if world > 1:
+                name = f"file://{tmp_path}/store{{synchronised}}"
+                torch.distributed.init_process_group("gloo", init_method=name, rank=rank, world_size=world)
+            (features, mask), labels = make_inputs(), make_labels()
+            rows = [slice(0, 3)] if world == 1 else [slice(0, 1), slice(1, 3)]
+            model = make_model(sync_batch_norm=synchronised, **QUIET).train()
+            part = rows[rank]
+            loss = model(features[part], mask[part], labels=labels[part], num_items_in_batch=torch.tensor(12)).loss
+            loss.backward()
+            total = [loss.detach(), *gradients(model).values()]
+            if world > 1:
+                for tensor in total:
+                    torch.distributed.all_reduce(tensor)
+                torch.distributed.destroy_process_group()
+            return [*total, model.encoder.layers[1].conv.norm.running_var]
+
+        def run(rank, synchronised, results):
+            results.put((rank, [tensor.tolist() for tensor in work(rank, 2, synchronised)]))
+
+        def close(ours, theirs):
+            ours = [torch.tensor(x) for x in ours]
+            return all(torch.allclose(x, y, atol=2e-5, rtol=1e-3) for x, y in zip(ours, theirs, strict=True))
+
+        if __name__ == "__main__":
+            context = torch.multiprocessing.get_context("fork")
+            found = {{}}
+            for synchronised in (True, False):
+                results = context.SimpleQueue()
+                workers = [context.Process(target=run, args=(rank, synchronised, results)) for rank in range(2)]
+                for worker in workers:
+                    worker.start()
+                found[synchronised] = dict(results.get() for _ in workers)[0]
+                for worker in workers:
+                    worker.join()
+            whole = work(0, 1, False)
+            print(close(found[True], whole), close(found[False], whole))
+    """
+    script = tmp_path / "two.py"
+    script.write_text(textwrap.dedent(program), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=250)
+    assert done.stdout.split() == ["True", "False"], done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("head", HEADS)
