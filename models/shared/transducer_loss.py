@@ -117,7 +117,7 @@ def computable(
     """
     ok_B = (label_lengths_B >= 1) & (frame_lengths_B >= 1)
     if ctc:
-        inside = torch.arange(1, labels_BU.shape[1], device=labels_BU.device) < label_lengths_B[:, None]
+        inside = torch.arange(1, max(1, labels_BU.shape[1]), device=labels_BU.device) < label_lengths_B[:, None]
         repeats_B = ((labels_BU[:, 1:] == labels_BU[:, :-1]) & inside).sum(dim=1)
         ok_B = ok_B & (label_lengths_B + repeats_B <= frame_lengths_B)
     if prune_range is not None:
