@@ -207,6 +207,17 @@ def test_tokenizer(tmp_path):
         train_whisper_tokenizer(texts, 200)
 
 
+def test_a_model_from_scratch_hears_as_loud_as_it_counts():
+    """The encoder's first states follow the audio as much as the positions."""
+    processor, model = make_whisper(d_model=64)
+    features = collator(processor)([row("abc dad hag")])["input_features"][:, :, :40]
+    encoder = model.model.encoder
+    with torch.no_grad():
+        heard = torch.nn.functional.gelu(encoder.conv2(torch.nn.functional.gelu(encoder.conv1(features))))
+    assert 0.3 < heard.std() / encoder.embed_positions.weight.std() < 3
+    assert model.proj_out.weight is model.model.decoder.embed_tokens.weight
+
+
 def test_auxiliary_ctc():
     processor, model = make_whisper(ctc_weight=0.3)
     assert isinstance(model, WhisperWithCTC)
