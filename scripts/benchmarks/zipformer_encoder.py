@@ -61,6 +61,9 @@ def peer_model(config: ZipformerConfig) -> torch.nn.Module | None:
         left_context_frames="-1",
         use_ctc=config.has_ctc,
         vocab_size=config.vocab_size,
+        decoder_dim=config.decoder_dim,
+        joiner_dim=config.joiner_dim,
+        context_size=config.context_size,
     )
 
 
