@@ -6,6 +6,7 @@ Importing this package registers its classes with the Auto* factories, so its ch
 from .configuration_fastconformer import PRESETS, FastConformerConfig
 from .feature_extraction_fastconformer import FastConformerFeatureExtractor
 from .modeling_fastconformer import FastConformerForASR, FastConformerOutput
+from .pipeline_asr import SpeechRecogniserPipeline
 from .processing_fastconformer import FastConformerProcessor, check_compatible, plain_tokenizer
 from .strict_model import CheckpointError
 
@@ -17,6 +18,7 @@ __all__ = [
     "FastConformerForASR",
     "FastConformerOutput",
     "FastConformerProcessor",
+    "SpeechRecogniserPipeline",
     "check_compatible",
     "plain_tokenizer",
 ]
