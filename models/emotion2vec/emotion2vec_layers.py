@@ -16,6 +16,9 @@ from .configuration_emotion2vec import Emotion2VecConfig
 
 # Norms outside the transformer blocks have this eps whatever the configuration says.
 CONV_NORM_EPS = 1e-5
+# The first convolution makes 100 times as many numbers as there are samples: of ten minutes, 4 GB. Frames see 400
+# samples and nothing else, so longer audio is convolved piece by piece.
+FRAMES_AT_ONCE = 1500
 
 
 class WaveformConv(nn.Module):
@@ -45,8 +48,21 @@ class FeatureEncoder(nn.Module):
             WaveformConv(widths[i], widths[i + 1], config.conv_kernel[i], config.conv_stride[i])
             for i in range(len(config.conv_dim))
         )
+        self.hop, self.seen = config.samples_per_frame, config.shortest_input
 
     def forward(self, waveforms_BN: torch.Tensor) -> torch.Tensor:
+        num_frames = (waveforms_BN.shape[1] - self.seen) // self.hop + 1
+        pieces = []
+        for start in range(0, num_frames, FRAMES_AT_ONCE):
+            # No tiny last piece: its sums would be in another order than those of the same frames elsewhere.
+            stop = start + FRAMES_AT_ONCE
+            stop = num_frames if stop + FRAMES_AT_ONCE > num_frames else stop
+            pieces.append(self._convolve(waveforms_BN[:, start * self.hop : (stop - 1) * self.hop + self.seen]))
+            if stop == num_frames:
+                break
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def _convolve(self, waveforms_BN: torch.Tensor) -> torch.Tensor:
         hidden_BCN = waveforms_BN[:, None]
         for layer in self.layers:
             hidden_BCN = layer(hidden_BCN)

@@ -136,10 +136,18 @@ def test_a_long_clip_is_computed_in_blocks_that_fit(monkeypatch):
         return bias
 
     monkeypatch.setattr(emotion2vec_layers, "attention_bias", measured)
+    waveform = torch.randn(1, 30 * 16_000)
     with torch.no_grad():
-        output = model(torch.randn(1, 30 * 16_000))
-    assert output.last_hidden_state.shape == (1, 1499, 32) and output.last_hidden_state.isfinite().all()
-    assert len(sizes) > 50 and max(sizes) <= 2**18
+        output = model(waveform)
+        assert output.last_hidden_state.shape == (1, 1499, 32) and output.last_hidden_state.isfinite().all()
+        assert len(sizes) > 50 and max(sizes) <= 2**18
+        # The convolutions on the waveform take it in pieces of any size.
+        monkeypatch.setattr(emotion2vec_layers, "FRAMES_AT_ONCE", 400)
+        pieces = []
+        model.feature_encoder.layers[0].register_forward_hook(lambda module, args, out: pieces.append(out.shape))
+        again = model(waveform)
+    assert len(pieces) == 3, "400, 400 and the rest"
+    torch.testing.assert_close(again.last_hidden_state, output.last_hidden_state, rtol=0, atol=1e-5)
 
 
 def test_pipeline_answers(pipe, classifier, tmp_path):
