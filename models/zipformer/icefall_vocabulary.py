@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 BLANKS, UNKNOWN, OTHERS = ("<blk>", "<blank>", "<eps>"), "<unk>", ("<sos/eos>", "<s>", "</s>")
@@ -28,6 +27,8 @@ def read_vocabulary(path: str | os.PathLike, vocab_size: int) -> PreTrainedToken
         ValueError: a file of another kind, or with another number of tokens, or without blank or unknown token.
         OSError: no such file.
     """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
     path = Path(path)
     if path.suffix == ".txt":
         pieces, kind, charsmap = _read_tokens(path, vocab_size), UNIGRAM, b""

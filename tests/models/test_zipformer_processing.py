@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -156,12 +157,8 @@ def test_a_checkpoint_becomes_a_folder(tmp_path, capsys):
         ZipformerForASR.from_pretrained(tmp_path / "out"),
         AutoProcessor.from_pretrained(tmp_path / "out"),
     )
-    assert (
-        loaded.config.to_dict() | {"dtype": None}
-        == config.to_dict()
-        | {"dtype": None, "architectures": ["ZipformerForASR"], "auto_map": loaded.config.to_dict()["auto_map"]}
-        or loaded.config.encoder_dim == config.encoder_dim
-    )
+    same = set(config.to_diff_dict()) - {"custom_pipelines", "unmasked_dim"}
+    assert len(same) > 5 and all(getattr(loaded.config, field) == getattr(config, field) for field in same)
     features = torch.randn(1, 60, 80)
     with torch.no_grad():
         torch.testing.assert_close(loaded(features).last_hidden_state, model(features).last_hidden_state)
@@ -266,7 +263,5 @@ def test_a_folder_transcribes_in_a_fresh_process(tmp_path):
 
 def test_every_renaming_is_needed():
     _, _, state = icefall_state(20)
-    import re
-
     for pattern, _ in RENAMED:
         assert any(re.search(pattern, name) for name in state), pattern
