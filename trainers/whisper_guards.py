@@ -251,9 +251,12 @@ class _Guarded:
             logits_processor=LogitsProcessorList([end]),
             temperature=temperature,
             return_timestamps=False,
+            # Else a text with a time in it is decoded on from there, for which the stock code has no states.
+            force_unique_generate_call=True,
             **options,
         )
-        return [text[: text.index(eos)] if eos in text else text for text in ids.tolist()]
+        texts = ids[:, len(self.prompt) :].tolist()
+        return [text[: text.index(eos)] if eos in text else text for text in texts]
 
     def times(self, row: int, text: list[int]) -> list[float]:
         """When each token ends, in seconds, by the attention of one pass over the finished text.

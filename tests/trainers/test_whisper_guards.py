@@ -181,6 +181,14 @@ def test_times_do_not_depend_on_the_batch(tiny):
         torch.testing.assert_close(alone["token_timestamps"][0], together["token_timestamps"][number, :length])
 
 
+def test_a_time_in_a_text(tiny, calm):
+    """A model may write one though it was told not to; the text goes on after it."""
+    ids = tiny[0].tokenizer.get_vocab()
+    model = by_rule({ids["<|notimestamps|>"]: 5, 5: ids["<|0.04|>"], ids["<|0.04|>"]: 6, 6: ids["<|endoftext|>"]})
+    found = guarded_generate(model, *batch(tiny[0]))
+    assert words(tiny[0], found) == ["&'"] * 3
+
+
 def test_longer_features_than_the_window(tiny):
     with pytest.raises(ValueError, match="120 frames, but this Whisper reads windows of 100"):
         guarded_generate(tiny[1], torch.zeros(1, 80, 120))
