@@ -153,12 +153,8 @@ def test_a_checkpoint_becomes_a_folder(tmp_path, capsys):
     (tmp_path / "tokens.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     arguments = [str(tmp_path / "pretrained.pt"), "--vocabulary", str(tmp_path / "tokens.txt")]
     assert convert_zipformer.main([*arguments, "--output", str(tmp_path / "out")]) == 0
-    loaded, processor = (
-        ZipformerForASR.from_pretrained(tmp_path / "out"),
-        AutoProcessor.from_pretrained(tmp_path / "out"),
-    )
-    same = set(config.to_diff_dict()) - {"custom_pipelines", "unmasked_dim"}
-    assert len(same) > 5 and all(getattr(loaded.config, field) == getattr(config, field) for field in same)
+    loaded = ZipformerForASR.from_pretrained(tmp_path / "out")
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
     features = torch.randn(1, 60, 80)
     with torch.no_grad():
         torch.testing.assert_close(loaded(features).last_hidden_state, model(features).last_hidden_state)
@@ -189,7 +185,7 @@ def test_a_checkpoint_runs_nothing(tmp_path):
 
 def test_weights_that_do_not_fit_are_refused():
     config, _, state = icefall_state(20)
-    assert infer_config(state).encoder_dim == config.encoder_dim
+    assert infer_config(state).to_dict() == config.to_dict()
     lacking = {name: tensor for name, tensor in state.items() if "joiner.decoder_proj" not in name}
     with pytest.raises(ValueError, match=r"lacks 2 tensors.*joiner\.decoder_proj"):
         convert_model(lacking, config, source="x")
