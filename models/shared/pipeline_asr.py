@@ -149,11 +149,11 @@ class SpeechRecogniserPipeline(AutomaticSpeechRecognitionPipeline):
             ]
         elif return_timestamps:
             split = words_of if return_timestamps == "word" else pieces_of
-            frame_s = float(self.model.frame_s)
+            model: Any = self.model
             result["chunks"] = [
                 {"text": word.text, "timestamp": (word.start_s, word.end_s)}
                 for piece, (start_s, end_s) in zip(pieces, spans, strict=True)
-                for word in split(piece[0], self.tokenizer, frame_s, offset_s=start_s, end_s=end_s)
+                for word in split(piece[0], self.tokenizer, model.frame_s, offset_s=start_s, end_s=end_s)
             ]
         if nbest > 1:
             result["nbest"] = self._joined(pieces, nbest)

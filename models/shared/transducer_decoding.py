@@ -3,14 +3,14 @@
 Modified beam search (icefall; section 3.1 of the VLSP 2025 report uses beam 15) emits at most one symbol a frame. In
 each frame all continuations of all hypotheses of an utterance compete, equal token histories are merged by adding
 their probabilities, and the best `beam_size` go on. Histories live in tensors of back-pointers; equality is that of
-64-bit hashes (and lengths), so that a frame is a dozen tensor operations whatever batch and beam.
+64-bit hashes (and lengths), so that a frame is a few dozen tensor operations whatever batch and beam.
 
 Shape legend: B utterances, T frames, K hypotheses (beam), N rows = B * K, V vocabulary, D joint dimension, C tokens of
-context, M hypotheses returned.
+context, U different contexts, W continuations of a hypothesis, M hypotheses returned.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -35,6 +35,10 @@ class PredictionNetwork(Protocol):
 
     def step(self, tokens_N: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Outputs (N, D) and state after one more token in each row."""
+        ...
+
+    def keys(self, state: State, hashes_N: torch.Tensor) -> torch.Tensor:
+        """Numbers (N,) that are equal where the outputs are; `hashes_N` tell whole histories apart."""
         ...
 
 
@@ -62,6 +66,12 @@ class StatelessPredictor:
     def step(self, tokens_N: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         context_NC = torch.cat([state[0][:, 1:], tokens_N[:, None]], dim=1)
         return self.decoder(context_NC), (context_NC,)
+
+    def keys(self, state: State, hashes_N: torch.Tensor) -> torch.Tensor:
+        keys_N = torch.zeros_like(hashes_N)
+        for tokens_N in state[0].unbind(1):
+            keys_N = extended(keys_N, tokens_N)
+        return keys_N
 
 
 class RecurrentPredictor:
@@ -92,6 +102,9 @@ class RecurrentPredictor:
         hidden, cell = (part.transpose(0, 1).contiguous() for part in state)
         outputs, (hidden, cell) = self.lstm(self.embedding(tokens_N[:, None]), (hidden, cell))
         return self.project(outputs[:, 0]), (hidden.transpose(0, 1), cell.transpose(0, 1))
+
+    def keys(self, state: State, hashes_N: torch.Tensor) -> torch.Tensor:
+        return hashes_N
 
 
 @torch.no_grad()
@@ -125,6 +138,9 @@ def transducer_greedy(
         ValueError: lengths beyond the frames, or outputs that are not finite.
     """
     lengths_B = check_outputs(encoder_BTD, lengths_B)
+    options: dict[str, Any] = {"blank": blank, "blank_penalty": blank_penalty, "temperature": temperature}
+    if max_symbols_per_frame == 1 and durations is None:
+        return _greedy_by_frame(encoder_BTD, lengths_B, predictor, join, unwritten, **options)
     num, device = len(lengths_B), encoder_BTD.device
     outputs_BD, state = predictor.start(num)
     frames_B = torch.zeros(num, dtype=torch.long, device=device)
@@ -137,7 +153,7 @@ def transducer_greedy(
         jump_logits = None
         if jumps is not None:
             logits, jump_logits = logits[:, : -len(jumps)], logits[:, -len(jumps) :]
-        log_probs = _log_probs(logits, blank, blank_penalty, temperature)
+        log_probs = _log_probs(logits, **options)
         values, tokens = log_probs.max(1)
         scores_B[rows] += values
         silent = _is_silent(tokens, blank, unwritten)
@@ -162,6 +178,45 @@ def transducer_greedy(
         hypotheses[row].frames.append(frame)
         hypotheses[row].confidences.append(confidence)
     return [[hypothesis] for hypothesis in hypotheses]
+
+
+def _greedy_by_frame(
+    encoder_BTD: torch.Tensor,
+    lengths_B: torch.Tensor,
+    predictor: PredictionNetwork,
+    join: Join,
+    unwritten: int | None,
+    **options: Any,
+) -> list[list[Hypothesis]]:
+    """One symbol a frame: all utterances walk in step, and nothing has to be looked up."""
+    order_B, running_T = _running(lengths_B)
+    encoder_BTD = encoder_BTD[order_B]
+    outputs_BD, state = predictor.start(len(lengths_B))
+    pointers = Backpointers(len(running_T), len(lengths_B), 1, encoder_BTD.device)
+    scores_B = torch.zeros(len(lengths_B), device=encoder_BTD.device)
+    for frame, running in enumerate(running_T):
+        logits_BV = join(encoder_BTD[:running, frame], outputs_BD[:running]).float()
+        values_B, tokens_B = _log_probs(logits_BV, **options).max(1)
+        scores_B[:running] += values_B
+        silent_B = _is_silent(tokens_B, options["blank"], unwritten)
+        pointers.write(
+            frame,
+            torch.zeros_like(tokens_B)[:, None],
+            tokens_B.masked_fill(silent_B, NO_TOKEN)[:, None],
+            values_B[:, None],
+        )
+        rows = (~silent_B).nonzero()[:, 0]
+        if len(rows):
+            outputs, new = predictor.step(tokens_B[rows], tuple(part[rows] for part in state))
+            outputs_BD, state = _put(outputs_BD, rows, outputs), _put_state(state, rows, new)
+    found = pointers.trace(torch.zeros_like(order_B)[:, None], scores_B[:, None])
+    return [found[row] for row in order_B.argsort().tolist()]
+
+
+def _running(lengths_B: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """Utterances in falling order of length, and how many, the first ones, are still running in each frame."""
+    frames_T = torch.arange(int(lengths_B.max()) if len(lengths_B) else 0, device=lengths_B.device)
+    return lengths_B.argsort(descending=True, stable=True), (lengths_B[:, None] > frames_T).sum(0).tolist()
 
 
 @torch.no_grad()
@@ -189,18 +244,18 @@ def transducer_beam(
     """
     check_beam(beam_size, nbest)
     lengths_B = check_outputs(encoder_BTD, lengths_B)
-    order_B = lengths_B.argsort(descending=True, stable=True)
-    # Utterances in falling order of length: those still running are the first ones.
-    running_T = (lengths_B[:, None] > torch.arange(encoder_BTD.shape[1], device=lengths_B.device)).sum(0).tolist()
-    running_T = running_T[: int(lengths_B.max()) if len(lengths_B) else 0]
+    order_B, running_T = _running(lengths_B)
     encoder_BTD = encoder_BTD[order_B]
     beam = Beam(encoder_BTD, len(running_T), predictor, beam_size, lm, lm_weight)
     for frame, running in enumerate(running_T):
         beam.shrink(running)
-        encoder_ND = encoder_BTD[:running, frame].repeat_interleave(beam_size, 0)
-        logits_NV = join(encoder_ND, beam.outputs_ND).float()
-        log_probs_NV = _log_probs(logits_NV, blank, blank_penalty, temperature)
-        beam.advance(frame, log_probs_NV.view(running, beam_size, -1), blank, unwritten)
+        rows_U, places_N = beam.distinct()
+        logits_UV = join(encoder_BTD[rows_U // beam_size, frame], beam.outputs_ND[rows_U]).float()
+        log_probs_UV = _log_probs(logits_UV, blank, blank_penalty, temperature)
+        # The K best continuations of an utterance are among the K best of each of its hypotheses.
+        best_UW, tokens_UW = log_probs_UV.topk(min(beam_size, log_probs_UV.shape[1]), 1)
+        shape = (running, beam_size, -1)
+        beam.advance(frame, best_UW[places_N].view(shape), tokens_UW[places_N].view(shape), blank, unwritten)
     found = beam.best(nbest)
     return [found[row] for row in order_B.argsort().tolist()]
 
@@ -243,14 +298,33 @@ class Beam:
             self.outputs_ND = self.outputs_ND[: num * self.size]
             self.state = tuple(part[: num * self.size] for part in self.state)
 
-    def advance(self, frame: int, log_probs_BKV: torch.Tensor, blank: int, unwritten: int | None) -> None:
-        """One frame: the best continuations, equal ones merged."""
-        vocabulary = log_probs_BKV.shape[2]
-        candidates = (self.scores_BK[:, :, None] + log_probs_BKV).flatten(1)
-        scores_BK, index_BK = candidates.topk(self.size, 1)
-        log_probs_BK = log_probs_BKV.flatten(1).gather(1, index_BK)
-        parents_BK = index_BK.div(vocabulary, rounding_mode="floor")
-        tokens_BK = index_BK - parents_BK * vocabulary
+    def distinct(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows (U,) with all the different outputs of the predictor, and the place (N,) of each slot among them.
+
+        Many hypotheses of a beam end in the same tokens, and a joiner costs more than anything else here.
+        """
+        keys_BK = self.predictor.keys(self.state, self.hashes_BK.flatten()).view_as(self.hashes_BK)
+        keys_BK = extended(keys_BK, self.first_BK)
+        # The first slot is never empty: it stands in for those that are.
+        full_BK = self.scores_BK.isfinite()
+        keys_BK = torch.where(full_BK, keys_BK, keys_BK[:, :1])
+        slots_K = torch.arange(self.size, device=full_BK.device)
+        rows_N = torch.where(full_BK, self.first_BK + slots_K, self.first_BK).flatten()
+        different_U, places_N = keys_BK.flatten().unique(return_inverse=True)
+        return torch.empty_like(different_U).scatter_(0, places_N, rows_N), places_N
+
+    def advance(
+        self,
+        frame: int,
+        log_probs_BKW: torch.Tensor,
+        tokens_BKW: torch.Tensor,
+        blank: int,
+        unwritten: int | None,
+    ) -> None:
+        """One frame: the best of W continuations of each hypothesis, equal ones merged."""
+        scores_BK, index_BK = (self.scores_BK[:, :, None] + log_probs_BKW).flatten(1).topk(self.size, 1)
+        log_probs_BK, tokens_BK = (part.flatten(1).gather(1, index_BK) for part in (log_probs_BKW, tokens_BKW))
+        parents_BK = index_BK.div(log_probs_BKW.shape[2], rounding_mode="floor")
         silent_BK = _is_silent(tokens_BK, blank, unwritten)
         grown = (~silent_BK & scores_BK.isfinite()).flatten().nonzero()[:, 0]
         tokens = tokens_BK.flatten()[grown]
