@@ -1,7 +1,8 @@
 """FastConformer: what its searches find, whatever the batch, and configs that are refused."""
 
 import pytest
-from fastconformer_kit import HEADS, TINY, make_inputs, make_model
+import torch
+from fastconformer_kit import HEADS, QUIET, TINY, make_inputs, make_model
 
 from models.fastconformer import FastConformerConfig
 
@@ -85,3 +86,36 @@ def test_configs_that_cannot_be_are_refused(field, value, message):
         FastConformerConfig(head="rnnt", default_search="ctc_beam")
     with pytest.raises(ValueError, match="fastconformer-small"):
         FastConformerConfig.preset("huge")
+
+
+# Learning
+
+
+def toy_batch(size, generator):
+    """Two to four tokens, each a tone of 140 ms in two bins of its own, every 240 ms."""
+    lengths = torch.randint(2, 5, (size,), generator=generator)
+    labels = torch.randint(1, 8, (size, 4), generator=generator)
+    labels = labels.masked_fill(torch.arange(4) >= lengths[:, None], -100)
+    features = 0.1 * torch.randn(size, 104, 16, generator=generator)
+    for row, length in enumerate(lengths.tolist()):
+        for place, token in enumerate(labels[row, :length].tolist()):
+            features[row, 8 + 24 * place : 22 + 24 * place, 2 * token - 2 : 2 * token] += 2
+    return features, (torch.arange(104) < (8 + 24 * lengths)[:, None]).long(), labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("head", "steps"), [("ctc", 90), ("rnnt", 240), ("tdt", 90)])
+def test_every_head_learns_tones_it_has_not_heard(head, steps):
+    model = make_model(head, vocab_size=8, **QUIET).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        features, mask, labels = toy_batch(16, generator)
+        optimizer.zero_grad()
+        model(features, mask, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    features, mask, labels = toy_batch(32, generator)
+    wanted = [[token for token in row if token > 0] for row in labels.tolist()]
+    found = model.eval().recognise(features, mask)
+    assert sum(readings[0].tokens == tokens for readings, tokens in zip(found, wanted, strict=True)) >= 29
