@@ -23,7 +23,7 @@ class Lattice(torch.autograd.Function):
     """Sum over all paths, in double precision, with its gradient: the posterior of each arc.
 
     Takes the log-probabilities of label and blank arcs (B, T, N), the lengths of frames and labels, and who is to be
-    computed, (B,) each. Returns negative log-likelihoods (B,), who is ok, and the posterior of each node (B, T, N).
+    computed, (B,) each. Returns negative log-likelihoods (B,), who is ok, and the posteriors of label and blank arcs.
     Loss and gradient of the others, and of those whose loss is not finite, are zero.
     """
 
@@ -35,7 +35,7 @@ class Lattice(torch.autograd.Function):
         frame_lengths_B: Tensor,
         label_lengths_B: Tensor,
         ok_B: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         B, T, N = label_BTN.shape
         double = torch.float32 if label_BTN.device.type == "mps" else torch.float64
         t, u = torch.arange(T, device=label_BTN.device)[:, None], torch.arange(N, device=label_BTN.device)
@@ -68,16 +68,14 @@ class Lattice(torch.autograd.Function):
         after_label = F.pad(to_end[:, :, 1:], (0, 1), value=NEVER)
         # Posteriors that no sum would notice are zero: as denormal numbers they slow matrix products down fourfold.
         least = torch.finfo(label_BTN.dtype).eps ** 2
-        posteriors = (
-            (to_here + rest - total_B11).exp() for rest in (label + after_label, blank + after_blank, to_end)
-        )
-        label_post, blank_post, occupancy = (
+        posteriors = ((to_here + rest - total_B11).exp() for rest in (label + after_label, blank + after_blank))
+        label_post, blank_post = (
             torch.where(usable & (posterior > least), posterior, 0.0).to(label_BTN.dtype) for posterior in posteriors
         )
         ctx.save_for_backward(label_post, blank_post)
         losses_B = torch.where(ok_B, -total_B11.flatten(), 0.0).to(label_BTN.dtype)
-        ctx.mark_non_differentiable(ok_B, occupancy)
-        return losses_B, ok_B, occupancy
+        ctx.mark_non_differentiable(ok_B, label_post, blank_post)
+        return losses_B, ok_B, label_post, blank_post
 
     @staticmethod
     @once_differentiable

@@ -9,7 +9,7 @@ is computed for those only.
 
     targets = Targets.build(labels, frame_lengths, blank=0)
     simple = simple_loss(am_BTV, lm_BNV, targets, lm_scale=0.25)
-    starts_BT = prune_starts(simple.occupancy_BTN, targets, 5)
+    starts_BT = prune_starts(simple, targets, 5)
     pruned = pruned_loss(encoder_BTD, predictor_BND, joiner, targets, starts_BT, 5)
     loss = (0.5 * simple.losses_B + pruned.losses_B).sum() / num_items_in_batch
 
@@ -35,8 +35,9 @@ from torch.utils.checkpoint import checkpoint
 from .lattice import NEVER, Lattice
 
 IGNORED = -100
-# Logits that exist at once while the joiner is recomputed: 16 MiB of float32.
-CHUNK_ELEMENTS = 1 << 22
+# Logits that exist at once while the joiner is computed in chunks: 36 MiB of float32, just above what the C library
+# keeps in its heap, where blocks that come and go leave holes.
+CHUNK_ELEMENTS = 9 << 20
 
 Joiner = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,11 +50,12 @@ class Losses(NamedTuple):
 
 
 class SimpleLosses(NamedTuple):
-    """`Losses`, and the posterior probability that an alignment passes through each node of the lattice."""
+    """`Losses`, and the posterior probabilities that an alignment takes the label or the blank of each node."""
 
     losses_B: Tensor
     ok_B: Tensor
-    occupancy_BTN: Tensor
+    label_BTN: Tensor
+    blank_BTN: Tensor
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def full_loss(
     log_probs = _node_log_probs(
         encoder_BTD, predictor_BND, joiner, targets, starts_BT, rows, chunk_elements, recompute
     )
-    losses_B, ok_B, _ = Lattice.apply(*log_probs, *targets.lattice)
+    losses_B, ok_B, *_ = Lattice.apply(*log_probs, *targets.lattice)
     return Losses(losses_B, ok_B)
 
 
@@ -188,8 +190,8 @@ def simple_loss(
         return SimpleLosses(*Lattice.apply(*log_probs, *targets.lattice))
 
 
-def prune_starts(occupancy_BTN: Tensor, targets: Targets, prune_range: int) -> Tensor:
-    """First row of the band of each frame, (B, T): the `prune_range` rows that hold most of the posterior.
+def prune_starts(simple: SimpleLosses, targets: Targets, prune_range: int) -> Tensor:
+    """First row of the band of each frame, (B, T): the `prune_range` rows that an alignment most likely stays in.
 
     A band starts at row 0, never goes down, climbs by less than its width per frame so that a path fits through, and
     ends at the last row. As k2's `get_rnnt_prune_ranges`.
@@ -199,13 +201,15 @@ def prune_starts(occupancy_BTN: Tensor, targets: Targets, prune_range: int) -> T
     """
     if prune_range < 2:
         raise ValueError(f"prune_range must be at least 2, got {prune_range}: a band of one row cannot climb")
-    _, T, N = occupancy_BTN.shape
+    _, T, N = simple.blank_BTN.shape
     width = min(prune_range, N)
-    mass_BTM = F.pad(occupancy_BTN.detach().cumsum(dim=2), (1, 0))
-    mass_BTM = mass_BTM[:, :, width:] - mass_BTM[:, :, :-width]
-    t = torch.arange(T, device=occupancy_BTN.device)
+    # Alignments that leave the frame by a blank of the band, without those that came into the band from below.
+    leave_BTM = F.pad(simple.blank_BTN.cumsum(dim=2), (1, 0))
+    kept_BTM = leave_BTM[:, :, width:] - leave_BTM[:, :, :-width]
+    kept_BTM[:, :, 1:] -= simple.label_BTN[:, :, : N - width]
+    t = torch.arange(T, device=kept_BTM.device)
     last_B1 = (targets.label_lengths_B[:, None] + 1 - width).clamp(min=0)
-    starts_BT = torch.where(t < targets.frame_lengths_B[:, None] - 1, mass_BTM.argmax(dim=2), last_B1)
+    starts_BT = torch.where(t < targets.frame_lengths_B[:, None] - 1, kept_BTM.argmax(dim=2), last_B1)
     starts_BT = torch.minimum(starts_BT, last_B1)
     starts_BT = starts_BT.flip(1).cummin(dim=1).values.flip(1)
     climb_T = (prune_range - 1) * t
@@ -237,7 +241,7 @@ def pruned_loss(
     log_probs = _node_log_probs(
         encoder_BTD, predictor_BND, joiner, targets, starts_BT, width, chunk_elements, recompute
     )
-    losses_B, ok_B, _ = Lattice.apply(*log_probs, *targets.lattice)
+    losses_B, ok_B, *_ = Lattice.apply(*log_probs, *targets.lattice)
     return Losses(losses_B, ok_B)
 
 

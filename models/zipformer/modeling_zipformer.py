@@ -270,7 +270,7 @@ class ZipformerForASR(ZipformerPreTrainedModel):
                     am_scale=config.am_scale,
                 )
                 found["simple"] = Losses(simple.losses_B, simple.ok_B)
-                starts_BT = prune_starts(simple.occupancy_BTN, targets, config.prune_range)
+                starts_BT = prune_starts(simple, targets, config.prune_range)
                 found["transducer"] = pruned_loss(
                     encoder_BTJ, decoder_BNJ, self.joiner, targets, starts_BT, config.prune_range
                 )

@@ -55,7 +55,7 @@ def make_losses() -> dict[str, Callable[[], None]]:
     def pruned() -> None:
         targets = Targets.build(labels, frames, blank=0)
         simple = simple_loss(am(encoder), lm(predictor), targets, lm_scale=0.25)
-        starts = prune_starts(simple.occupancy_BTN, targets, PRUNE_RANGE)
+        starts = prune_starts(simple, targets, PRUNE_RANGE)
         losses = pruned_loss(encoder, predictor, joiner, targets, starts, PRUNE_RANGE)
         backward((0.5 * simple.losses_B + losses.losses_B).sum())
 
