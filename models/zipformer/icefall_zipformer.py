@@ -29,8 +29,7 @@ RENAMED = (
     (r"^ctc_output\.1\.", "ctc_head."),
 )
 UNUSED = re.compile(r"\.layers\.\d+\.bypass_scale$|^attention_decoder\.")
-# Channels of the last convolution of the front-end.
-CHANNELS = 128
+CONVOLUTIONS = tuple(f"encoder_embed.conv.{index}.weight" for index in (0, 4, 7))
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -43,10 +42,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     with plain_weights(str(path)):
         content = torch.load(path, map_location="cpu", weights_only=True)
     state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or "encoder_embed.conv.0.weight" not in state:
+    if not isinstance(state, dict) or CONVOLUTIONS[0] not in state:
         raise ValueError(
             f'{path} is not a checkpoint of an icefall Zipformer: a dict {{"model": {{name: tensor}}}} with '
-            "encoder_embed.conv.0.weight is expected (pretrained.pt, not a TorchScript or ONNX export)"
+            f"{CONVOLUTIONS[0]} is expected (pretrained.pt, not a TorchScript or ONNX export)"
         )
     return state
 
@@ -59,7 +58,7 @@ def convert_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         if name == "encoder_embed.out.weight":
             # (D, C * F) -> (D, F * C)
-            tensor = tensor.unflatten(1, (CHANNELS, -1)).transpose(1, 2).flatten(1)
+            tensor = tensor.unflatten(1, (len(state[CONVOLUTIONS[-1]]), -1)).transpose(1, 2).flatten(1)
         for pattern, replacement in RENAMED:
             name = re.sub(pattern, replacement, name)
         converted[name] = tensor.to(torch.float32, copy=True).contiguous()
@@ -89,9 +88,11 @@ def infer_config(state: dict[str, torch.Tensor], *, position_head_dim: int = 4, 
     unmasked = same[0]["unmasked_dim"] if same else [min(192, dim) for dim in found["encoder_dim"]]
     transducer, ctc = "joiner.output_linear.weight" in state, "ctc_output.1.weight" in state
     vocabulary = state["joiner.output_linear.weight" if transducer else "ctc_output.1.weight"].shape[0]
-    bins = state["encoder_embed.out.weight"].shape[1] // CHANNELS
+    channels = [len(state[name]) for name in CONVOLUTIONS]
+    bins = state["encoder_embed.out.weight"].shape[1] // channels[-1]
     sizes: dict[str, Any] = {
         **found,
+        "subsampling_channels": channels,
         "unmasked_dim": unmasked,
         "vocab_size": vocabulary,
         # Four widths give as many bins after the front-end; 80, which everybody uses, is one of them.

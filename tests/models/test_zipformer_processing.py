@@ -147,7 +147,7 @@ def icefall_state(vocab_size):
 
 def test_a_checkpoint_becomes_a_folder(tmp_path, capsys):
     names = ["<blk>", "<sos/eos>", "<unk>", *["▁xin", "▁chào", "▁các", "▁b", "ạ", "n", "h", "ô", "m"]]
-    config, model, state = icefall_state(len(names))
+    _, model, state = icefall_state(len(names))
     torch.save({"model": state}, tmp_path / "pretrained.pt")
     tokens = [f"{name} {index}" for index, name in enumerate([*names, "#0", "#1"])]
     (tmp_path / "tokens.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
@@ -239,6 +239,7 @@ print(json.dumps(asr({"array": audio, "sampling_rate": 16_000}, return_timestamp
 """
 
 
+@pytest.mark.slow
 def test_a_folder_transcribes_in_a_fresh_process(tmp_path):
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
