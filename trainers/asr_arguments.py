@@ -23,6 +23,8 @@ class ZipformerSizes:
     """Mel filters of the front end."""
     subsampling_channels: list[int] | None = None
     """Channels of the three convolutions that halve the frames."""
+    subsampling_channels: list[int] | None = None
+    """Channels of the three convolutions in front."""
     downsampling: list[int] | None = None
     """By how much each stack lowers the 50 frames per second; its length is the number of stacks."""
     num_layers: list[int] | None = None

@@ -4,17 +4,13 @@ The functions are those that `trainers.training.Assembly` describes. A system is
 transformers; what they have in common is the protocol of `trainers.transducer`, or generation.
 """
 
-import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import AutoTokenizer
 
-from data_scripts.drop_report import DropReport
-from data_scripts.validate import TooManyDropped
 from models.fastconformer import (
     FastConformerConfig,
     FastConformerFeatureExtractor,
@@ -26,24 +22,34 @@ from models.tspc.strict_model import whole_tensors
 from models.zipformer import ZipformerConfig, ZipformerFeatureExtractor, ZipformerForASR, ZipformerProcessor
 from models.zipformer import check_compatible as check_zipformer
 from trainers.asr_arguments import ASRConfig
+from trainers.asr_rows import prepare_rows
 from trainers.averaging import AverageCallback, BatchCountCallback
-from trainers.building import Stage, load_part, speech_inputs_of
+from trainers.building import CHECKPOINT_ERRORS, Stage, check_kind, load_part, speech_inputs_of
 from trainers.checks import ConfigError
 from trainers.collators import IGNORED, AlignedCollator, PieceLabels
-from trainers.label_limits import TextLimits, drop, drop_long_labels
 from trainers.metrics import codeswitch_error_rates, error_rates
 from trainers.pins import split_pin
-from trainers.rows import Rows, rank
 from trainers.seq2seq import SpeechSeq2SeqTrainer
 from trainers.tokenizers import check_bpe, train_bpe
 from trainers.transducer import TransducerTrainer
 from trainers.whisper import WhisperCollator, build_whisper, finished_whisper
 from trainers.whisper_guards import guarded_generate, loops_per_1000
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "add_adapters",
+    "build_collator",
+    "build_metrics",
+    "build_processor_and_model",
+    "card_facts",
+    "finished_model",
+    "main_metric",
+    "make_trainer",
+    "needs_texts",
+    "prepare_rows",
+]
 
 METRICS = ("wer", "syer", "cer", "wer_vi", "wer_en", "wer_switch")
-LABEL_REPORT = "drop_report-labels.json"
+FASTCONFORMERS = (FastConformerConfig.model_type, "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt")
 
 
 # Processor and model
@@ -75,6 +81,7 @@ def build_processor_and_model(config: ASRConfig, texts: Sequence[str] = ()) -> S
 def _zipformer(config: ASRConfig, texts: Sequence[str]) -> Stage:
     args, key = config.model.zipformer, "model.zipformer"
     if args.path is not None:
+        check_kind(args.path, [ZipformerConfig.model_type], f"{key}.path")
         processor = load_part(ZipformerProcessor, args.path, f"{key}.path")
         model = load_part(ZipformerForASR, args.path, f"{key}.path")
         check_bpe(processor.tokenizer, texts, name=args.path)
@@ -106,6 +113,7 @@ def _zipformer(config: ASRConfig, texts: Sequence[str]) -> Stage:
 def _fastconformer(config: ASRConfig, texts: Sequence[str]) -> Stage:
     args, key = config.model.fastconformer, "model.fastconformer"
     if args.path is not None:
+        check_kind(args.path, FASTCONFORMERS, f"{key}.path")
         processor = load_part(_FastConformerProcessor, args.path, f"{key}.path")
         model = load_part(FastConformerForASR, args.path, f"{key}.path")
         check_bpe(processor.tokenizer, texts, name=args.path)
@@ -127,6 +135,7 @@ def _fastconformer(config: ASRConfig, texts: Sequence[str]) -> Stage:
         decoder = ("decoder_hidden_size", "num_decoder_layers")
         try:
             if args.encoder is not None:
+                check_kind(args.encoder, FASTCONFORMERS, f"{key}.encoder")
                 repo, pin = split_pin(args.encoder)
                 fields |= {name: value for name, value in args.sizes.given().items() if name in decoder}
                 model = FastConformerForASR.from_pretrained_encoder(repo, fields, **pin)
@@ -134,7 +143,9 @@ def _fastconformer(config: ASRConfig, texts: Sequence[str]) -> Stage:
             else:
                 model = FastConformerForASR(FastConformerConfig.preset(args.size, **fields, **args.sizes.given()))
                 extractor = FastConformerFeatureExtractor(feature_size=model.config.num_mel_bins)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, *CHECKPOINT_ERRORS) as error:
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(f"{key}.encoder" if args.encoder else key, str(error)) from error
         processor = FastConformerProcessor(extractor, tokenizer)
     if args.freeze_encoder:
@@ -214,75 +225,6 @@ def build_collator(config: ASRConfig, stage: Stage, *, augment: bool = True) -> 
         max_labels=stage.model.config.max_target_positions,
         seed=config.training.seed,
     )
-
-
-def prepare_rows(config: ASRConfig, stage: Stage, rows: Rows, collator: Any) -> None:
-    """Drops training rows whose text the model cannot learn; rows that are evaluated on all count.
-
-    Raises:
-        TooManyDropped: more than `data.max_dropped` of them.
-    """
-    train: Any = rows.train
-    report, limits = DropReport("labels of the training rows"), limits_of(config, stage)
-    if not hasattr(train, "__len__"):
-        rows.train = drop_long_labels(train, limits, report)
-        return
-    texts, seconds = train["text"], train["duration_s"]
-    dropped = dict(limits.find(texts, seconds, train.__getitem__))
-    if not dropped:
-        return
-    report.num_rows, report.seconds_kept = len(texts), sum(seconds)
-    for index, problem in dropped.items():
-        drop(report, train[index], problem)
-    if rank() == 0:
-        logger.info(report.summary())
-        folder = Path(config.training.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        report.save(folder / LABEL_REPORT)
-    if report.exceeds(config.data.max_dropped):
-        raise TooManyDropped(report, config.data.max_dropped)
-    kept = np.delete(np.arange(len(texts)), list(dropped))
-    if not len(kept):
-        raise ConfigError("data.train", f"no usable row is left; the first: {next(iter(dropped.values()))}")
-    rows.train = train.select(kept)
-    if rows.select is not None:
-        rows.select = _Renumbered(rows.select, kept, len(texts))
-
-
-class _Renumbered:
-    """The rows of an epoch, chosen before some were dropped, by the numbers of those that are left."""
-
-    def __init__(self, select: Callable[[int], np.ndarray], kept: np.ndarray, num_rows: int) -> None:
-        self.select = select
-        self.numbers = np.full(num_rows, -1)
-        self.numbers[kept] = np.arange(len(kept))
-
-    def __call__(self, epoch: int) -> np.ndarray:
-        chosen = self.numbers[self.select(epoch)]
-        return chosen[chosen >= 0]
-
-
-def limits_of(config: ASRConfig, stage: Stage) -> TextLimits:
-    """What texts a model can learn, by its own frames, losses and places."""
-    model, tokenizer = stage.model, stage.processor.tokenizer
-    if config.system == "whisper":
-        return TextLimits(tokenizer, max_tokens=model.config.max_target_positions)
-    if config.system == "zipformer":
-        return TextLimits(tokenizer, num_frames=zipformer_frames, repeats_need_frames=model.config.has_ctc)
-    # An RNN-T takes several tokens from a frame.
-    only_ctc = model.config.head == "ctc"
-    frames = partial(fastconformer_frames, factor=model.config.subsampling_factor) if only_ctc else None
-    return TextLimits(tokenizer, num_frames=frames, repeats_need_frames=True)
-
-
-def zipformer_frames(seconds: float) -> int:
-    """Output frames of a Zipformer: 100 features a second, at least 9 of them; 7 are context, then two halvings."""
-    return ((max(round(seconds * 100), 9) - 7) // 2 + 1) // 2
-
-
-def fastconformer_frames(seconds: float, factor: int) -> int:
-    """Output frames of a FastConformer; its convolutions round up."""
-    return max(1, -(-int(seconds * 100) // factor))
 
 
 # Evaluation

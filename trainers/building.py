@@ -1,12 +1,13 @@
 """What every assembly of a run does alike: loading what was trained before, and the audio side of a collator."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from data_scripts.augment import Augmenter, NoiseError
 from models import fastconformer, tspc, zipformer
@@ -49,6 +50,23 @@ def load_part(kind: Any, path: str, key: str) -> Any:
         return kind.from_pretrained(repo, **options, **pin)
     except (OSError, ValueError, *CHECKPOINT_ERRORS) as error:
         raise ConfigError(key, f"cannot load {path}: {error}") from error
+
+
+def check_kind(path: str, model_types: Collection[str], key: str) -> None:
+    """What a path holds is a model of one of some types; others would be misread.
+
+    Raises:
+        ConfigError: there is no model there, or one of another type.
+    """
+    if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
+        raise ConfigError(key, f"no such folder: {path}; train that model first, or name a finished one")
+    repo, pin = split_pin(path)
+    try:
+        found = PreTrainedConfig.get_config_dict(repo, **pin)[0].get("model_type")
+    except (OSError, ValueError) as error:
+        raise ConfigError(key, f"cannot load {path}: {error}") from error
+    if found not in model_types:
+        raise ConfigError(key, f"cannot load {path}: it is a model of type {found!r}, not {' or '.join(model_types)}")
 
 
 def speech_inputs_of(config: RunConfig, feature_extractor: Any, *, augment: bool = True) -> SpeechInputs:

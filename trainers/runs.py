@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.jsonl"
+DROP_REPORT = "drop_report-"
 MODEL_FOLDER = "model"
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "deepspeed", "tokenizers", "numpy")
 # A resumed run may differ in these: they change where and how fast it runs and what is shown, not what is learnt.
@@ -94,14 +95,17 @@ def plan_run(config: RunConfig) -> Run:
         resume = "auto"  # a rank died and the launcher starts all of them again: this is still the first run
     if folder.exists() and not folder.is_dir():
         raise RunError(f"training.output_dir: {folder} is a file; choose a folder")
-    if not folder.exists() or not any(folder.iterdir()):
+    # What was dropped is reported before anything is trained, so reports alone are no run.
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    found = {name for name in found if not name.startswith(DROP_REPORT)}
+    if not found:
         if resume == "true":
             raise RunError(f"nothing to resume: {folder} is empty or missing; leave out --training.resume true")
         return Run(folder, None)
     if not (folder / CONFIG_FILE).is_file():
         raise RunError(f"{folder} is not empty and holds no run; choose another --training.output_dir")
     # A run that stopped before its first log line, on a wrong path for example, has nothing to lose.
-    if resume != "true" and {path.name for path in folder.iterdir()} <= {CONFIG_FILE, ENVIRONMENT_FILE, "tensorboard"}:
+    if resume != "true" and found <= {CONFIG_FILE, ENVIRONMENT_FILE, "tensorboard"}:
         return Run(folder, None)
     if resume == "false":
         done = "a finished run" if (folder / MODEL_FOLDER).is_dir() else "an unfinished run"

@@ -1,13 +1,24 @@
 """Text tokenizers write every Vietnamese text back, and those that cannot are refused with the letters they lose."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_tspc import word_level
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from trainers.tokenizers import TONE_MARKED, TokenizerError, check_text_tokenizer, train_text_tokenizer
+from trainers.tokenizers import (
+    TONE_MARKED,
+    VIETNAMESE_LETTERS,
+    TokenizerError,
+    check_bpe,
+    check_text_tokenizer,
+    train_bpe,
+    train_text_tokenizer,
+)
 
 TEXTS = ["hôm nay tôi họp với team", "deadline của project là ngày mai", "xin chào các bạn", "tôi đi chợ"] * 5
+PIECES = train_bpe(TEXTS, 200)
 
 
 def test_trained_tokenizer_round_trips_and_has_fixed_ids(tmp_path):
@@ -62,3 +73,35 @@ def test_words_that_do_not_survive_are_refused():
 
 def test_sixty_tone_marked_vowels():
     assert len(set(TONE_MARKED)) == 60 and all(len(letter) == 1 for letter in TONE_MARKED)
+
+
+def test_word_pieces_of_recognisers_have_a_blank_and_no_ends(tmp_path):
+    tokenizer = train_bpe(TEXTS, 200)
+    assert tokenizer.convert_tokens_to_ids(["<blank>", "<unk>"]) == [0, 1]
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (0, None, None)
+    ids = tokenizer("xin chào quỳnh")["input_ids"]
+    assert min(ids) > 1 and tokenizer.decode(ids) == "xin chào quỳnh"
+    words = [piece for piece in tokenizer.convert_ids_to_tokens(ids) if piece.startswith("▁")]
+    assert len(words) == 3
+    tokenizer.save_pretrained(tmp_path)
+    assert PreTrainedTokenizerFast.from_pretrained(tmp_path)("xin chào quỳnh")["input_ids"] == ids
+    again = train_bpe(list(reversed(TEXTS)), 200)
+    assert again.get_vocab() == tokenizer.get_vocab(), "the order of the texts does not matter"
+
+
+@given(st.text(alphabet=[*VIETNAMESE_LETTERS, " "], min_size=1, max_size=40))
+def test_word_pieces_write_any_vietnamese_back(text):
+    ids = PIECES(text)["input_ids"]
+    assert PIECES.decode(ids).split() == text.split() and 1 not in ids
+
+
+def test_word_pieces_without_tone_marks_are_refused():
+    pieces = ["<blank>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyzăâđêôơư"]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    toneless = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<blank>", unk_token="<unk>")
+    with pytest.raises(TokenizerError, match=r"60 of the 60 vowels with a tone mark \(á?à?.*leave tokenizer.path"):
+        check_bpe(toneless, ["khong co dau"], name="this one")
+    unpadded = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    with pytest.raises(TokenizerError, match="no pad token"):
+        check_bpe(unpadded, TEXTS)
