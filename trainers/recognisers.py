@@ -149,7 +149,7 @@ def _pipeline_class(model_type: str, guards: bool) -> Any:
 
         return TSPCPipeline
     if model_type in _OURS:
-        from models.zipformer.pipeline_asr import SpeechRecogniserPipeline
+        from models.zipformer import SpeechRecogniserPipeline
 
         return SpeechRecogniserPipeline
     if model_type == "whisper" and guards:

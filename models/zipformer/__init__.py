@@ -7,12 +7,14 @@ from .configuration_zipformer import ZipformerConfig
 from .features_zipformer import ZipformerFeatureExtractor
 from .hypotheses import Hypothesis
 from .modeling_zipformer import ZipformerForASR, ZipformerOutput
+from .pipeline_asr import SpeechRecogniserPipeline
 from .processing_zipformer import ZipformerProcessor, check_compatible
 from .strict_model import CheckpointError
 
 __all__ = [
     "CheckpointError",
     "Hypothesis",
+    "SpeechRecogniserPipeline",
     "ZipformerConfig",
     "ZipformerFeatureExtractor",
     "ZipformerForASR",
