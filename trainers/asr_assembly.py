@@ -32,7 +32,8 @@ from trainers.pins import split_pin
 from trainers.seq2seq import SpeechSeq2SeqTrainer
 from trainers.tokenizers import check_bpe, train_bpe
 from trainers.transducer import TransducerTrainer
-from trainers.whisper import WhisperCollator, build_whisper, finished_whisper
+from trainers.whisper import WhisperCollator, build_whisper
+from trainers.whisper_ctc import finished_whisper
 from trainers.whisper_guards import guarded_generate, loops_per_1000
 
 __all__ = [

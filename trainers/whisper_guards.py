@@ -279,8 +279,9 @@ class _Guarded:
             )
         finally:
             config._attn_implementation = kernel
+        written: Any = {"sequences": ids_1U, "cross_attentions": (outputs.cross_attentions,)}
         seconds_1U = self.model._extract_token_timestamps(
-            GenerateEncoderDecoderOutput(sequences=ids_1U, cross_attentions=(outputs.cross_attentions,)),
+            GenerateEncoderDecoderOutput(**written),
             self.settings.alignment_heads,
             num_frames=frames,
             num_input_ids=len(self.prompt),

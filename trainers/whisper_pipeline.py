@@ -28,6 +28,7 @@ class GuardedWhisperPipeline(AutomaticSpeechRecognitionPipeline):
     """
 
     feature_extractor: Any
+    tokenizer: Any
     _default_generation_config = None  # greedy, and bounded by the guards and the model itself
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any):

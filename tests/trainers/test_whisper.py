@@ -14,13 +14,12 @@ from trainers.checks import ConfigError
 from trainers.collators import RowError
 from trainers.tokenizers import TokenizerError
 from trainers.whisper import (
-    WhisperWithCTC,
     build_whisper,
-    finished_whisper,
     label_length,
     to_window,
     train_whisper_tokenizer,
 )
+from trainers.whisper_ctc import WhisperWithCTC, finished_whisper
 
 PROMPT = ["<|startoftranscript|>", "<|vi|>", "<|transcribe|>", "<|notimestamps|>"]
 ROWS = [row("abc dad"), row("beg"), row("cab fed ace")]
