@@ -120,12 +120,11 @@ class SERConfig(PreTrainedConfig):
     sampling_rate: int = 16_000
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if not kwargs.get("id2label") and "num_labels" not in kwargs:
-            kwargs["id2label"] = dict(enumerate(DEFAULT_LABELS))
-        if kwargs.get("id2label"):
-            names = {int(index): str(name) for index, name in dict(kwargs["id2label"]).items()}
-            kwargs["id2label"] = names
-            kwargs["label2id"] = {name: index for index, name in names.items()}
+        if self.id2label is None and "num_labels" not in kwargs:
+            self.id2label = dict(enumerate(DEFAULT_LABELS))
+        if self.id2label is not None:
+            self.id2label = {int(index): str(name) for index, name in self.id2label.items()}
+            self.label2id = {name: index for index, name in self.id2label.items()}
         kwargs.setdefault("custom_pipelines", SER_PIPELINE)
         super().__post_init__(**kwargs)
         if self.pooling is None:
