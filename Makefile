@@ -3,12 +3,13 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 EXTRAS := $(VENV)/.installed-extras
+ORACLES := .oracles
 RUN ?= demo
 # Two copies of a test process share the cores; one thread each is faster than four fighting.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor demo test test-slow faults lint type benchmark clean
+.PHONY: help setup doctor demo test test-slow parity faults lint type benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -24,6 +25,11 @@ $(EXTRAS): $(STAMP)
 	@sh scripts/setup.sh $(VENV) "-e .[ray]"
 	@touch $@
 
+# Independent implementations to compare with, beside the environment and not in it.
+$(ORACLES)/.installed: tests/parity/oracles.txt $(STAMP)
+	@sh scripts/setup.sh $(VENV) "--target $(ORACLES) --no-deps -r tests/parity/oracles.txt"
+	@touch $@
+
 doctor: $(STAMP) ## import every package the suite needs and say what to mend
 	@$(PYTHON) scripts/doctor.py
 
@@ -35,6 +41,9 @@ test: $(STAMP) ## the test suite without the slow tests (a few minutes on 2 core
 
 test-slow: $(EXTRAS) ## the slow tests: several processes, DeepSpeed, Ray, full-size models, injected faults
 	@$(TEST_ENV) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m slow
+
+parity: $(ORACLES)/.installed ## our models, losses and searches against independent implementations, installed for that alone
+	@$(TEST_ENV) AMVI_ORACLES=$(ORACLES) $(PYTHON) -m pytest -q -n 2 tests/parity
 
 faults: $(STAMP) ## kill, damage, fill, poison and refuse: a table promise, fault, runs, survived; also faults.json
 	@$(TEST_ENV) $(PYTHON) -m pytest -q tests/faults --faults faults.json
