@@ -17,9 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
-from transformers.utils import SAFE_WEIGHTS_NAME
 
-from trainers.checkpoints import checkpoints, find_damage
 from trainers.saving import CheckpointPart
 
 logger = logging.getLogger(__name__)
@@ -92,40 +90,6 @@ def put(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
         raise ValueError(f"averaged weights of another model: {min(wrong)} is missing, too much or misshapen")
     for name, value in own.items():
         value.copy_(tensors[name])
-
-
-def average_checkpoints(run_folder: Path, last: int) -> dict[str, Tensor]:
-    """The mean weights of the `last` newest whole checkpoints of a run, as a state dict in their own precision.
-
-    `training.save_total_limit` must have kept as many.
-
-    Raises:
-        ValueError: too few whole checkpoints, or they hold different tensors.
-    """
-    whole = []
-    for path in checkpoints(run_folder):
-        if len(whole) < last and find_damage(path) is None and (path / SAFE_WEIGHTS_NAME).is_file():
-            whole.append(path)
-    if len(whole) < last or last < 1:
-        raise ValueError(
-            f"{run_folder} has {len(whole)} whole checkpoint(s) of which {last} were to be averaged; average fewer, "
-            "or train with a larger training.save_total_limit"
-        )
-    mean: dict[str, Tensor] = {}
-    dtypes: dict[str, torch.dtype] = {}
-    for number, path in enumerate(whole, start=1):
-        tensors = load_file(path / SAFE_WEIGHTS_NAME)
-        if mean and mean.keys() != tensors.keys():
-            raise ValueError(f"{path} holds other tensors than {whole[0].name}: they are not of one model")
-        for name, value in tensors.items():
-            if not value.is_floating_point():
-                mean.setdefault(name, value)  # counters: those of the newest
-            elif number == 1:
-                mean[name] = value.double()
-            else:
-                mean[name] += (value.double() - mean[name]) / number
-        dtypes = dtypes or {name: value.dtype for name, value in tensors.items()}
-    return {name: value.to(dtypes[name]) for name, value in mean.items()}
 
 
 class AverageCallback(CheckpointPart, TrainerCallback):

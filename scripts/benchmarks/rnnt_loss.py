@@ -78,8 +78,8 @@ def print_added_memory(name: str) -> None:
     print(peak_mib() - before)
 
 
-def run(rounds: int = 5) -> list[dict[str, Any]]:
-    """Four rows; three minutes on one core, 2.5 GB of memory."""
+def run(rounds: int = 3) -> list[dict[str, Any]]:
+    """Four rows; two minutes on one core, 2.5 GB of memory."""
     torch.set_num_threads(1)
     losses = make_losses()
     seconds: dict[str, list[float]] = {name: [] for name in losses}
