@@ -29,6 +29,7 @@ from trainers.collators import IGNORED, Batch, Row, RowError, SpeechInputs, pad_
 from trainers.pins import split_pin
 from trainers.tokenizers import TokenizerError, check_text_tokenizer
 from trainers.whisper_ctc import WhisperWithCTC
+from trainers.whisper_guards import STOCK_FALLBACK
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +221,8 @@ def fix_generation(model: Any, tokenizer: Any, language: str, *, knows_times: bo
     # None: recordings longer than the window turn to time tokens by themselves; False refuses them.
     settings.return_timestamps = None if knows_times else False
     settings.max_length = model.config.max_target_positions
+    # All of `whisper_guards.STOCK_FALLBACK` that works from here: it counts as soon as a call brings temperatures.
+    settings.compression_ratio_threshold = STOCK_FALLBACK["compression_ratio_threshold"]
     if getattr(settings, "max_initial_timestamp_index", None) is None:
         settings.max_initial_timestamp_index = round(1 / STATE_S)
     if not settings.suppress_tokens:

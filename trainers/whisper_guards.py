@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import GenerateEncoderDecoderOutput
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import BaseModelOutput
 
 from data_scripts.curation.rules import longest_loop
@@ -34,8 +36,8 @@ STOCK_FALLBACK = {
     "logprob_threshold": -1.0,
     "no_speech_threshold": 0.6,
 }
-"""What the stock pipeline takes as `generate_kwargs`. A generation config cannot hold it: the temperatures are read
-from the call alone, and thresholds without them end in an error (transformers 5.23)."""
+"""What the stock pipeline takes as `generate_kwargs`. A generation config can hold but the threshold of compression:
+temperatures are read from the call alone, and the other two without them end in an error (transformers 5.23)."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def guarded_generate(
     return_token_timestamps: bool = False,
     **options: Any,
 ) -> Any:
-    """`model.generate` of a Whisper under guard.
+    """`model.generate` of a Whisper under guard; without, where the weights are spread over ranks (ZeRO-3, FSDP).
 
     Args:
         input_features: (B, F, window) log-mel features as the extractor gives them.
@@ -176,6 +178,10 @@ def guarded_generate(
     if attention_mask is None:
         attention_mask = torch.ones(len(input_features), window, dtype=torch.long, device=input_features.device)
     counts.utterances += len(input_features)
+    if is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model):
+        # Ranks that hold parts of the weights must take the same steps: no row is left out or tried again.
+        mask = {"attention_mask": attention_mask, "return_token_timestamps": return_token_timestamps or None}
+        return model.generate(input_features, **mask, **options)
     # Features keep the level: they are (log10 power + 4) / 4.
     heard_B = 4 * input_features.float().amax((1, 2)) - 4 > SILENT_LOG_POWER
     counts.silent += int((~heard_B).sum())
@@ -250,6 +256,7 @@ class _Guarded:
             attention_mask=self.mask_BL[rows],
             logits_processor=LogitsProcessorList([end]),
             temperature=temperature,
+            compression_ratio_threshold=float("inf"),  # that of the config is for the stock pipeline
             return_timestamps=False,
             # Else a text with a time in it is decoded on from there, for which the stock code has no states.
             force_unique_generate_call=True,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_whisper import by_rule, collator, lead, make_whisper, row, signs
 
+from trainers import whisper_guards
 from trainers.whisper_guards import GuardCounts, Guards, guarded_generate, looping, loops_per_1000, without_loop
 
 ROWS = [row("abc dad"), row("beg"), row("cab fed ace")]
@@ -221,3 +222,11 @@ def test_looping_is_what_it_says(ids, max_repeats):
 def test_loops_in_texts():
     texts = ["tr tr tr tr tr", "xin chào", "không không không không", "cảm ơn " * 5]
     assert loops_per_1000(texts) == 500 and loops_per_1000([]) == 0
+
+
+def test_ranks_that_share_weights_take_the_same_steps(tiny, stuck, monkeypatch):
+    """Silence and loops would make one of them run the model more often than the others, which wait for ever."""
+    monkeypatch.setattr(whisper_guards, "is_deepspeed_zero3_enabled", lambda: True)
+    features, mask = batch(tiny[0])
+    found = guarded_generate(stuck[0], features, mask, max_length=30, synced_gpus=False)
+    torch.testing.assert_close(found, stuck[0].generate(features, attention_mask=mask, max_length=30))

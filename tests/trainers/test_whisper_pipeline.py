@@ -116,6 +116,18 @@ def test_the_stock_pipeline_takes_the_fallback(stock):
     assert isinstance(result["text"], str)
 
 
+def test_temperatures_are_enough_for_the_stored_threshold(tmp_path):
+    """A model that loops, published: the stock pipeline tries again as soon as it is given temperatures."""
+    processor, model = make_whisper(seed=1)
+    for part in (processor, model):
+        part.save_pretrained(tmp_path)
+    pipe = pipeline("automatic-speech-recognition", model=str(tmp_path))
+    given = {"raw": sound(0.8), "sampling_rate": RATE}
+    looped = pipe(dict(given), generate_kwargs={"max_new_tokens": 40, "num_beams": 1})["text"]
+    tried = {"max_new_tokens": 40, "num_beams": 1, "temperature": (0.0, 2.0)}
+    assert pipe(dict(given), generate_kwargs=tried)["text"] != looped
+
+
 def test_what_a_generation_config_cannot_hold(folder, tmp_path):
     """Why STOCK_FALLBACK is not in the published generation config: the stock code would fail on every call."""
     for path in folder.iterdir():
