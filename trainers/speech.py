@@ -2,9 +2,10 @@
 of every row once in data set order, ScaledAdam and Eden, complete checkpoints.
 """
 
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,11 @@ class SpeechTraining(ReliableTrainer, BudgetBatches):
             self.lr_scheduler = Eden(optimizer or self.optimizer, steps_per_epoch=steps, **self.eden)
             self._created_lr_scheduler = True  # else it is left out of checkpoints
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """`Trainer._prepare_for_training`, for models with parameters that are single numbers."""
+        with single_numbers_sent() if self.is_deepspeed_enabled else contextlib.nullcontext():
+            return super()._prepare_for_training(*args, **kwargs)
 
     # Parts of the loss
 
@@ -173,6 +179,28 @@ class SpeechTraining(ReliableTrainer, BudgetBatches):
 
     def complete_checkpoint(self, folder: str) -> None:
         """Write what else a model of this kind needs beside weights, config, code and processor."""
+
+
+@contextlib.contextmanager
+def single_numbers_sent() -> Iterator[None]:
+    """Let DeepSpeed send parameters without a dimension to all ranks: as bytes, for which they need one."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    stock = DeepSpeedEngine._broadcast_model
+
+    def broadcast(engine: Any) -> None:
+        single = [parameter for parameter in engine.module.parameters() if parameter.data.ndim == 0]
+        for parameter in single:
+            parameter.data = parameter.data.reshape(1)
+        stock(engine)
+        for parameter in single:
+            parameter.data = parameter.data.reshape(())
+
+    DeepSpeedEngine._broadcast_model = broadcast
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._broadcast_model = stock
 
 
 def loss_parts(outputs: Any) -> dict[str, torch.Tensor]:
