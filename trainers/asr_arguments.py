@@ -86,9 +86,12 @@ class ZipformerArguments:
     prune_range: int = 5
     """Width of the band, in tokens."""
     loss_warmup_batches: int = 2000
-    """Batches of ten minutes over which the weights of simple and pruned loss change."""
+    """Batches over which the weights of simple and pruned loss change."""
     warmup_batches: int = 4000
-    """Batches of ten minutes over which the layers are switched on."""
+    """Batches over which the layers are switched on."""
+    schedule_batch_s: float = 600.0
+    """Seconds of audio that count as a batch in these and all other schedules of the model, whatever the batches of
+    the run are: dropout falls over 20,000 of them. Lower it for runs of much less than 3,000 hours in all."""
     shape_gradients: bool = True
     """Balancer and Whiten, which act on gradients."""
     search: Search | None = None
@@ -96,7 +99,7 @@ class ZipformerArguments:
 
     def __post_init__(self) -> None:
         prefix = "model.zipformer."
-        require_positive(self, prefix, ["prune_range"])
+        require_positive(self, prefix, ["prune_range", "schedule_batch_s"])
         require_non_negative(self, prefix, ["loss_warmup_batches", "warmup_batches", "ctc_weight"])
         require_fraction(self, prefix, ["simple_loss_scale"], one_allowed=True)
         check_path(self.path, prefix + "path")

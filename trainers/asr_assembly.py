@@ -23,7 +23,7 @@ from models.zipformer import ZipformerConfig, ZipformerFeatureExtractor, Zipform
 from models.zipformer import check_compatible as check_zipformer
 from trainers.asr_arguments import ASRConfig
 from trainers.asr_rows import prepare_rows
-from trainers.averaging import AverageCallback, BatchCountCallback
+from trainers.averaging import REFERENCE_S, AverageCallback, BatchCountCallback
 from trainers.building import CHECKPOINT_ERRORS, Stage, check_kind, load_part, speech_inputs_of
 from trainers.checks import ConfigError
 from trainers.collators import IGNORED, AlignedCollator, PieceLabels
@@ -284,7 +284,9 @@ def make_trainer(config: ASRConfig, stage: Stage, **common: Any) -> Any:
             search["beam_size"] = config.decoding.beam_size
         trainer = TransducerTrainer(**options, search=search)
     if hasattr(stage.model, "set_batch_count"):
-        trainer.add_callback(BatchCountCallback(seconds_per_step(config, common["train_dataset"], trainer.args)))
+        seconds = seconds_per_step(config, common["train_dataset"], trainer.args)
+        speed = REFERENCE_S / config.model.zipformer.schedule_batch_s
+        trainer.add_callback(BatchCountCallback(None if seconds is None else seconds * speed))
     if config.averaging.period:
         average = config.averaging
         trainer.add_callback(AverageCallback(trainer, period=average.period, start=average.start, keep=average.keep))
