@@ -156,6 +156,14 @@ class EncoderBranch(nn.Module):
             if spec.kind == "emotion2vec" and self.config.layer_norm_first:
                 model.norm = nn.Identity()
 
+    def freeze_constants(self) -> None:
+        """Loading marks every tensor as trainable: also Whisper's positions, and a vector that nothing reads."""
+        if self.spec.kind == "whisper":
+            self.model.embed_positions.requires_grad_(False)
+        vector = getattr(self.model, "masked_spec_embed", None)
+        if vector is not None and not (self.config.apply_spec_augment and self.config.mask_time_prob):
+            vector.requires_grad_(False)
+
     def forward(self, waveforms_BN: torch.Tensor, mask_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N) waveforms at 16 kHz and the mask of their samples -> features and the (B,) count of true frames.
 

@@ -149,9 +149,13 @@ class CrossAttentionFusion(nn.Module):
         keys = [self.nothing.expand(len(frames_BTD), -1, -1).to(frames_BTD.dtype), *sources[1:]]
         masks = [lengths[0].new_ones(len(frames_BTD), 1)]
         masks += [length_mask(length, one.shape[1]) for length, one in zip(lengths[1:], features[1:], strict=True)]
-        if input_ids is not None:
-            if self.text_embedding is None:
+        if self.text_embedding is None:
+            if input_ids is not None:
                 raise ValueError("the model reads no text (config.text_vocab_size is None): leave input_ids out")
+        else:
+            if input_ids is None:  # a masked token, so that every tensor stays in the graph of every rank
+                input_ids = lengths[0].new_zeros(len(frames_BTD), 1)
+                text_attention_mask = torch.zeros_like(input_ids)
             if text_attention_mask is None:
                 text_attention_mask = torch.ones_like(input_ids)
             keys.append(self._placed(self.text_embedding(input_ids), self.source_vectors[-1], 1.0))

@@ -141,8 +141,7 @@ class SERForAudioClassification(SERPreTrainedModel):
         for branch in self.branches:
             if branch.spec.frozen:
                 branch.model.requires_grad_(False)
-            if branch.spec.kind == "whisper":  # its positions are constants
-                branch.model.embed_positions.requires_grad_(False)
+            branch.freeze_constants()
         if self.head.speechformer is not None:
             self.head.speechformer.freeze_positions()
         self.train(self.training)
@@ -223,7 +222,13 @@ class SERForAudioClassification(SERPreTrainedModel):
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As `PreTrainedModel.save_pretrained`; the k-NN datastore goes into the folder, and an outdated one out."""
+        """As `PreTrainedModel.save_pretrained`; the k-NN datastore goes into the folder, and an outdated one out.
+
+        Raises:
+            ValueError: `push_to_hub`, which would upload before the datastore is written.
+        """
+        if self.datastore is not None and kwargs.get("push_to_hub"):
+            raise ValueError("save_pretrained(push_to_hub=True) would leave the k-NN datastore out: use push_to_hub()")
         super().save_pretrained(save_directory, *args, **kwargs)
         if not kwargs.get("is_main_process", True):
             return
@@ -311,8 +316,8 @@ class SERForAudioClassification(SERPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         text_attention_mask: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **_: Any,
-    ) -> SEROutput:
+        return_dict: bool | None = None,
+    ) -> SEROutput | tuple:
         """Emotion logits, and the loss when `labels` are given.
 
         Args:
@@ -344,28 +349,34 @@ class SERForAudioClassification(SERPreTrainedModel):
             masks.update(new_masks)
         fused_BTD, mask_BT = self.fuse(features, masks, input_ids, text_attention_mask)
         embedding_BE, logits_BC = self.head(fused_BTD, mask_BT)
-        output = SEROutput(
-            logits=logits_BC, embedding=embedding_BE, last_hidden_state=fused_BTD, attention_mask=mask_BT
-        )
-        if labels is not None:
-            self._add_loss(output, labels, num_items_in_batch)
+        losses = {} if labels is None else self._losses(logits_BC, embedding_BE, labels, num_items_in_batch)
+        probabilities_BC = None
         if not self.training:
             probabilities_BC = logits_BC.float().softmax(1)
             if self.datastore is not None:
                 probabilities_BC = self.datastore.interpolate(probabilities_BC, embedding_BE)
-            output["probabilities"] = probabilities_BC
         elif self.datastore is not None and labels is not None:
             logger.warning("the k-NN datastore is dropped: training changes the embeddings that it holds")
             self.datastore = None
-        return output
+        output = SEROutput(
+            **losses,
+            logits=logits_BC,
+            probabilities=probabilities_BC,
+            embedding=embedding_BE,
+            last_hidden_state=fused_BTD,
+            attention_mask=mask_BT,
+        )
+        return output if return_dict is not False else output.to_tuple()
 
-    def _add_loss(
-        self, output: SEROutput, labels_B: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
-    ) -> None:
-        logits_BC, embedding_BE, config = output.logits, output.embedding, self.config
-        assert logits_BC is not None and embedding_BE is not None
+    def _losses(
+        self,
+        logits_BC: torch.Tensor,
+        embedding_BE: torch.Tensor,
+        labels_B: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> dict[str, torch.Tensor]:
+        config, names = self.config, self.label_names
         labels_B = labels_B.long().flatten()
-        names = self.label_names
         if ((labels_B != IGNORED) & ((labels_B < 0) | (labels_B >= len(names)))).any():
             raise ValueError(
                 f"labels hold {sorted(set(labels_B.tolist()))}; the classes are 0 to {len(names) - 1} "
@@ -374,17 +385,20 @@ class SERForAudioClassification(SERPreTrainedModel):
         count = (labels_B != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         count = count.to(logits_BC.device).clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
         ce_loss = cross_entropy_sum(logits_BC, labels_B, config.class_weights, config.label_smoothing) / count
-        loss = ce_loss
-        if self.projection is not None:
-            projections = nn.functional.normalize(self.projection(embedding_BE).float(), dim=1)
-            # In evaluation ranks may run out of batches at different times; there each rank looks at its own.
-            total, output["num_skipped"] = supervised_contrastive_sum(
-                projections, labels_B, config.supcon_temperature, gather=self.training
-            )
-            supcon_loss = total / count
-            loss = (1 - config.supcon_weight) * ce_loss + config.supcon_weight * supcon_loss
-            output["supcon_loss"] = supcon_loss.detach()
-        output["ce_loss"], output["loss"] = ce_loss.detach(), loss
+        if self.projection is None:
+            return {"loss": ce_loss, "ce_loss": ce_loss.detach()}
+        projections = nn.functional.normalize(self.projection(embedding_BE).float(), dim=1)
+        # In evaluation ranks may run out of batches at different times; there each rank looks at its own.
+        total, num_skipped = supervised_contrastive_sum(
+            projections, labels_B, config.supcon_temperature, gather=self.training
+        )
+        supcon_loss = total / count
+        return {
+            "loss": (1 - config.supcon_weight) * ce_loss + config.supcon_weight * supcon_loss,
+            "ce_loss": ce_loss.detach(),
+            "supcon_loss": supcon_loss.detach(),
+            "num_skipped": num_skipped,
+        }
 
 
 AutoConfig.register("amvi_ser", SERConfig, exist_ok=True)

@@ -92,9 +92,15 @@ class SERPipeline(ChunkPipeline):
             piece = following
 
     def _windows(self) -> list[float]:
-        """Seconds that encoders with a window of their own can hear."""
-        specs = self.model.config.encoder_specs
-        windows = [spec.config.get("max_source_positions", 1500) / 50 for spec in specs if spec.kind == "whisper"]
+        """Seconds that encoders and heads with a window of their own can hear."""
+        config = self.model.config
+        windows = [
+            spec.config.get("max_source_positions", 1500) / 50
+            for spec in config.encoder_specs
+            if spec.kind == "whisper"
+        ]
+        if config.head == "speechformer" and config.speechformer_exact:
+            windows.append(config.speechformer_frames / config.frame_rate_hz)  # it would crop the rest
         return [float("inf"), *windows]
 
     def _text(self, extra: dict[str, Any]) -> dict[str, torch.Tensor]:

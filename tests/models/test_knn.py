@@ -210,6 +210,11 @@ def test_shards_of_weights_are_digested_together(tmp_path):
     assert SERForAudioClassification.from_pretrained(tmp_path).datastore is not None
 
 
+def test_an_upload_without_it_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="would leave the k-NN datastore out"):
+        with_store().save_pretrained(tmp_path, push_to_hub=True)
+
+
 def test_training_drops_it(caplog):
     model = with_store().train()
     waveforms, mask = make_waveforms((4_000, 3_000))

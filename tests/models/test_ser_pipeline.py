@@ -171,10 +171,18 @@ def test_other_feature_extractors_are_refused(ser):
             SERPipeline(model=ser.model, feature_extractor=extractor, device="cpu")
 
 
-def test_whisper_limits_the_pieces():
-    model = make_ser((("whisper", 1),), id2label=LABELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_ser((("whisper", 1),)),  # a window of 2 s
+        make_ser((("wav2vec2", 0),), head="speechformer", speechformer_exact=True, speechformer_frames=100),
+    ],
+    ids=["whisper", "exact"],
+)
+def test_windows_limit_the_pieces(model):
     pipe = SERPipeline(model=model, feature_extractor=build_feature_extractor(), device="cpu")
-    assert len(pipe(speech(5.0))) == 3
+    assert len(list(pipe.preprocess(speech(5.0)))) >= 3
+    assert sum(as_dict(pipe(speech(5.0))).values()) == pytest.approx(1)
 
 
 def test_transcripts_are_read(tmp_path):
