@@ -21,7 +21,7 @@ _OPTIONAL_NAMES = {
     "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "normalizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "chat_template.jinja",
-    "README.md", "card.json", "LICENSE", "NOTICE", WEIGHTS, WEIGHTS_INDEX,
+    "README.md", "card.json", "LICENSE", "NOTICE", "knn.json", "knn.safetensors", WEIGHTS, WEIGHTS_INDEX,
 }  # fmt: skip
 _RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
 
