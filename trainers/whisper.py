@@ -243,13 +243,14 @@ def label_length(tokenizer: Any, text: str) -> int:
 class WhisperCollator:
     """Audio → text, as Whisper wants them.
 
-    Two rows, "ta" and "xin chào"; the ids of the published multilingual models:
+    Two rows, "ta" and "xin chào", and the names of their label ids:
 
     ```python
     {
         "input_features": tensor of shape (2, 80, 3000),  # the whole window, silence included
         "attention_mask": tensor of shape (2, 3000),      # which frames are the recording
-        "labels": tensor([[50278, 50359, 50363, 1328, 50257, -100, ...], [50278, 50359, 50363, 87, 259, ..., 50257]]),
+        "labels": [["<|vi|>", "<|transcribe|>", "<|notimestamps|>", "ta", "<|endoftext|>", -100],
+                   ["<|vi|>", "<|transcribe|>", "<|notimestamps|>", "xin", " chào", "<|endoftext|>"]],
     }
     ```
 

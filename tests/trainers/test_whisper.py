@@ -10,10 +10,13 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, GenerationCon
 from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
 from data_scripts.audio import read_audio
+from data_scripts.augment import Augmenter
+from trainers.arguments import AugmentationArguments
 from trainers.checks import ConfigError
-from trainers.collators import RowError
+from trainers.collators import RowError, SpeechInputs
 from trainers.tokenizers import TokenizerError
 from trainers.whisper import (
+    WhisperCollator,
     build_whisper,
     label_length,
     to_window,
@@ -96,6 +99,16 @@ def test_window_of_digital_silence(tiny):
         found, mask = to_window(expected[:, :, :30], torch.ones(1, 30, dtype=torch.long), 100)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
         assert mask.sum() == 30
+
+
+def test_augmentation_changes_the_recording_and_not_the_silence(tiny):
+    processor, _ = tiny
+    masks = AugmentationArguments(time_masks=1, time_mask_s=0.05, frequency_masks=1, frequency_mask_bins=20)
+    inputs = SpeechInputs(processor.feature_extractor, augmentation=Augmenter(masks))
+    make = WhisperCollator(inputs, processor.tokenizer)
+    plain, changed = (make([row("cab fed ace", **epoch)])["input_features"][0] for epoch in ({}, {"epoch": 0}))
+    assert (plain[:, :46] != changed[:, :46]).any() and plain.shape == changed.shape
+    assert changed[:, 46:].std() == 0 and changed.isfinite().all()
 
 
 def test_targets_with_times(tiny):
