@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def launch(out, *options, processes=2):
 
 def assert_same(found, expected, tolerance):
     assert len(found["losses"]) == len(expected["losses"])
-    assert expected["losses"][-1] < expected["losses"][0]
+    assert min(expected["losses"]) < 0.95 * expected["losses"][0]
     np.testing.assert_allclose(found["losses"], expected["losses"], rtol=tolerance)
     np.testing.assert_allclose(found["ctc_losses"], expected["ctc_losses"], rtol=2 * tolerance)
     assert found["eval_loss"] == pytest.approx(expected["eval_loss"], rel=2 * tolerance)
@@ -39,29 +40,24 @@ def assert_same(found, expected, tolerance):
     assert found["skipped"] == expected["skipped"] and found["skipped"]
 
 
-@pytest.mark.parametrize("system", ["zipformer", "fastconformer"])
-def test_data_parallel_and_zero2(system, tmp_path):
-    alone = launch(tmp_path / "1.json", "--system", system, "--accumulation", 2, processes=1)
-    together = launch(tmp_path / "2.json", "--system", system, "--save_steps", 8)
-    assert_same(together, alone, 1e-4)
-    if system == "fastconformer":
-        return
-    (tmp_path / "2" / "checkpoint-16").rename(tmp_path / "checkpoint-16")
-    assert launch(tmp_path / "2.json", "--system", system, "--save_steps", 8, "--resume") == together
-    zero2 = launch(tmp_path / "zero2.json", "--system", system, "--deepspeed", DEEPSPEED / "zero2.json")
-    assert_same(zero2, alone, 1e-3)
+def test_data_parallel_and_zero2(tmp_path):
+    alone = launch(tmp_path / "1.json", "--accumulation", 2, processes=1)
+    assert_same(launch(tmp_path / "2.json"), alone, 1e-4)
+    assert_same(launch(tmp_path / "zero2.json", "--deepspeed", DEEPSPEED / "zero2.json"), alone, 1e-4)
 
 
-def test_scaled_adam_on_two_ranks(tmp_path):
-    alone = launch(tmp_path / "1.json", "--scaled_adam", "--steps", 8, "--accumulation", 2, processes=1)
-    assert_same(launch(tmp_path / "2.json", "--scaled_adam", "--steps", 8), alone, 1e-3)
+def test_scaled_adam_on_two_ranks_and_resumed(tmp_path):
+    options = ["--scaled_adam", "--steps", 8]
+    together = launch(tmp_path / "2.json", *options, "--save_steps", 3)
+    assert_same(together, launch(tmp_path / "1.json", *options, "--accumulation", 2, processes=1), 1e-3)
+    # As if both had died after the checkpoint of step 6.
+    shutil.rmtree(tmp_path / "2" / "checkpoint-8")
+    assert launch(tmp_path / "2.json", *options, "--save_steps", 3, "--resume") == together
 
 
-@pytest.mark.parametrize("backend", ["ddp", "zero2"])
-def test_thirty_million_parameters_in_bfloat16(backend, tmp_path):
-    # Fifty steps of this were run once; see docs/LOG.md.
+def test_thirty_million_parameters_in_bfloat16_and_zero2(tmp_path):
+    # Fifty steps were run once: data parallel to the bit as one process, ZeRO-2 within 0.4 %.
     options = ["--system", "zipformer-30m", "--bf16", "--steps", 2, "--batch_size", 2]
     alone = launch(tmp_path / "1.json", *options, "--accumulation", 2, processes=1)
-    more = ["--deepspeed", DEEPSPEED / "zero2.json"] if backend == "zero2" else []
-    found = launch(tmp_path / "2.json", *options, *more)
-    np.testing.assert_allclose(found["losses"], alone["losses"], rtol=2e-2)
+    found = launch(tmp_path / "2.json", *options, "--deepspeed", DEEPSPEED / "zero2.json")
+    np.testing.assert_allclose(found["losses"], alone["losses"], rtol=1e-2)
