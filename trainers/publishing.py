@@ -159,7 +159,7 @@ def merge_adapters(folder: str | os.PathLike[str], output: str | os.PathLike[str
     """Load a folder of LoRA adapters onto its base model, merge them and save one plain model.
 
     Args:
-        folder: with adapter_config.json, whose base_model_name_or_path is a folder or Hub id of a TSPC or Whisper model.
+        folder: with adapter_config.json, whose base_model_name_or_path is a folder or Hub id of TSPC or a Whisper.
         output: a new folder for the merged model; processor files and the card of `folder` are copied along.
 
     Raises:
