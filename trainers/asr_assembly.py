@@ -21,12 +21,13 @@ from models.fastconformer import check_compatible as check_fastconformer
 from models.tspc.strict_model import whole_tensors
 from models.zipformer import ZipformerConfig, ZipformerFeatureExtractor, ZipformerForASR, ZipformerProcessor
 from models.zipformer import check_compatible as check_zipformer
+from trainers.aligned import AlignedCollator, PieceLabels
 from trainers.asr_arguments import ASRConfig
 from trainers.asr_rows import prepare_rows
 from trainers.averaging import REFERENCE_S, AverageCallback, BatchCountCallback
 from trainers.building import CHECKPOINT_ERRORS, Stage, check_kind, load_part, speech_inputs_of
 from trainers.checks import ConfigError
-from trainers.collators import IGNORED, AlignedCollator, PieceLabels
+from trainers.collators import IGNORED
 from trainers.metrics import codeswitch_error_rates, error_rates
 from trainers.pins import split_pin
 from trainers.seq2seq import SpeechSeq2SeqTrainer

@@ -8,8 +8,9 @@ from tiny_tspc import make_rows, text_of
 
 from data_scripts.audio import read_audio
 from data_scripts.augment import Augmenter
+from trainers.aligned import PieceLabels
 from trainers.arguments import AugmentationArguments
-from trainers.collators import IGNORED, PieceLabels, RowError
+from trainers.collators import IGNORED, RowError
 
 MODELS = {"zipformer": make_zipformer, "fastconformer": make_fastconformer}
 

@@ -5,7 +5,8 @@ from tiny_tspc import WORDS
 
 from models.fastconformer import FastConformerConfig, FastConformerFeatureExtractor, FastConformerForASR
 from models.zipformer import ZipformerConfig, ZipformerFeatureExtractor, ZipformerForASR
-from trainers.collators import AlignedCollator, PieceLabels, SpeechInputs
+from trainers.aligned import AlignedCollator, PieceLabels
+from trainers.collators import SpeechInputs
 from trainers.tokenizers import train_bpe
 
 # Every word becomes one piece.
