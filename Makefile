@@ -40,7 +40,7 @@ test: $(STAMP) ## the test suite without the slow tests (a few minutes on 2 core
 	@$(TEST_ENV) $(PYTHON) -m pytest -q -n 2 -m "not slow"
 
 test-slow: $(EXTRAS) ## the slow tests: several processes, DeepSpeed, Ray, full-size models, injected faults
-	@$(TEST_ENV) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m slow
+	@$(TEST_ENV) $(PYTHON) -m pytest -q -n 3 --dist loadfile -m slow
 
 parity: $(ORACLES)/.installed ## our models, losses and searches against independent implementations, installed for that alone
 	@$(TEST_ENV) AMVI_ORACLES=$(ORACLES) $(PYTHON) -m pytest -q -n 2 tests/parity
