@@ -68,7 +68,9 @@ def test_scores_are_those_that_kenlm_recorded():
 
 @pytest.mark.parametrize("prune", [(), (0, 1)])
 def test_kenlm_reads_the_file_and_scores_alike(tmp_path, prune):
-    kenlm = pytest.importorskip("kenlm")
+    kenlm = pytest.importorskip(
+        "kenlm", reason="an oracle that has to be compiled; recorded scores are checked always"
+    )
     sentences, _ = recorded_scores()
     model = train_ngram(TRAIN, prune=prune)
     model.save(tmp_path / "lm.arpa.gz")
@@ -313,7 +315,9 @@ def test_not_utf8(tmp_path):
 
 @pytest.mark.slow
 def test_wikipedia_in_a_minute_and_like_kenlm(shared_data, tmp_path):
-    kenlm = pytest.importorskip("kenlm")
+    kenlm = pytest.importorskip(
+        "kenlm", reason="an oracle that has to be compiled; recorded scores are checked always"
+    )
     with lzma.open(shared_data / "text" / "viwiki_sentences.txt.xz", "rt", encoding="utf-8") as file:
         texts = file.read().splitlines()
     began = time.process_time()

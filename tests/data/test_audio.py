@@ -212,7 +212,7 @@ def test_m4a_needs_pyav(monkeypatch):
 
 
 def test_reads_m4a_with_pyav(tmp_path):
-    av = pytest.importorskip("av")
+    av = pytest.importorskip("av", reason="PyAV is optional: it reads m4a and webm")
     path = tmp_path / "clip.m4a"
     with av.open(str(path), "w") as container:
         track = container.add_stream("aac", rate=RATE_HZ, layout="mono")
@@ -229,7 +229,7 @@ def test_reads_m4a_with_pyav(tmp_path):
 
 @pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("aac", "aac"), ("webm", "libopus")])
 def test_long_files_of_pyav_are_not_decoded_whole(suffix, codec, tmp_path, monkeypatch):
-    av = pytest.importorskip("av")
+    av = pytest.importorskip("av", reason="PyAV is optional: it reads m4a and webm")
     path = tmp_path / f"long.{suffix}"
     with av.open(str(path), "w", format="adts" if suffix == "aac" else None) as container:
         track = container.add_stream(codec, rate=48_000, layout="mono")

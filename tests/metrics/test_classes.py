@@ -20,7 +20,7 @@ def test_scores_of_a_known_confusion():
 
 
 def test_scores_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the oracle here")
     said = [CLASSES[index % 2] for index in range(30)]  # nobody is sad
     heard = [CLASSES[(index * index) % 3] for index in range(30)]
     scores = class_scores(said, heard, CLASSES)
