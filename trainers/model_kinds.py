@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["s2p", "p2t", "tspc", "zipformer", "fastconformer", "whisper"]
-Task = Literal["automatic-speech-recognition", "text2text-generation"]
+Kind = Literal["s2p", "p2t", "tspc", "zipformer", "fastconformer", "whisper", "ser", "emotion2vec", "dfat"]
+Task = Literal["automatic-speech-recognition", "text2text-generation", "audio-classification"]
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 _PHONEME_TOKENIZER = tuple(f"phoneme_tokenizer/{name}" for name in _TOKENIZER)
@@ -73,6 +73,24 @@ KINDS: dict[Kind, ModelKind] = {
         "Speech recognition of Vietnamese: a Whisper, fine-tuned on general speech and then on the domain.",
         ("generation_config.json", "processor_config.json", *_TOKENIZER),
         own_code=False,
+    ),
+    "ser": ModelKind(
+        ("amvi_ser",),
+        "audio-classification",
+        "Speech emotion recognition: pre-trained speech encoders, joined, under one classifier.",
+        ("preprocessor_config.json",),
+    ),
+    "emotion2vec": ModelKind(
+        ("emotion2vec",),
+        "audio-classification",
+        "Speech emotion recognition: an emotion2vec encoder with a classifier of utterances.",
+        ("preprocessor_config.json",),
+    ),
+    "dfat": ModelKind(
+        ("amvi_dfat",),
+        "audio-classification",
+        "Speech emotion recognition: acoustic and prosodic features under trees of decisions.",
+        (),
     ),
 }
 
