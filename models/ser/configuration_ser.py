@@ -5,7 +5,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-ENCODER_KINDS = ("wav2vec2", "hubert", "wavlm", "whisper", "emotion2vec")
+from .filterbank_ser import FilterbankSettings
+
+ENCODER_KINDS = ("wav2vec2", "hubert", "wavlm", "whisper", "emotion2vec", "filterbank")
 FUSIONS = ("concat", "cross_attention")
 HEADS = ("linear", "mlp", "speechformer")
 POOLINGS = ("mean", "attentive_statistics")
@@ -30,11 +32,13 @@ class EncoderSpec:
     Args:
         name: how batches, caches and tensors call it; an identifier.
         kind: one of `ENCODER_KINDS`.
-        config: fields of the encoder's own configuration.
+        config: fields of the encoder's own configuration; of a filter bank, those of `FilterbankSettings`.
         features: `"conv"` (the layer-normed output of the convolutions, 512 wide in published models), a layer (0 what
-            enters the first one, 12 what leaves the twelfth) or `"mix"` (a learned weighted sum of all layers).
+            enters the first one, 12 what leaves the twelfth) or `"mix"` (a learned weighted sum of all layers). A
+            filter bank has its frames alone, 0.
         frozen: never trained, never in training mode; only then can its features be cached.
-        normalise: whether each waveform is brought to zero mean and unit variance, as its training did.
+        normalise: whether each waveform is brought to zero mean and unit variance, as its training did; of a filter
+            bank, each column of its frames.
     """
 
     name: str
@@ -47,6 +51,8 @@ class EncoderSpec:
     @property
     def num_layers(self) -> int:
         """Layers of the whole encoder."""
+        if self.kind == "filterbank":
+            return 0
         if self.kind == "emotion2vec":
             return int(self.config.get("num_prenet_layers", 4)) + int(self.config.get("num_main_layers", 8))
         return int(self.config.get("encoder_layers", self.config.get("num_hidden_layers", 12)))
@@ -54,6 +60,8 @@ class EncoderSpec:
     @property
     def width(self) -> int:
         """Width of the states."""
+        if self.kind == "filterbank":
+            return FilterbankSettings.of(self.config).width
         return int(self.config.get("d_model", self.config.get("hidden_size", 768)))
 
 
@@ -157,7 +165,10 @@ class SERConfig(PreTrainedConfig):
         declared = nested.get("model_type", item["kind"])
         if declared != item["kind"]:
             raise ValueError(f"{owner}.config has model_type {declared!r} but kind is {item['kind']!r}")
-        spec = EncoderSpec(**{"name": item["kind"], **item, "config": nested})
+        defaults: dict[str, Any] = {"name": item["kind"]}
+        if item["kind"] == "filterbank":
+            nested, defaults = filterbank_fields(owner, nested, item), {**defaults, "features": 0}
+        spec = EncoderSpec(**{**defaults, **item, "config": nested})
         if not str(spec.name).isidentifier():
             raise ValueError(f"{owner}.name is {spec.name!r}; it must be an identifier such as 'wavlm_large'")
         at_least(owner, "config: layers", spec.num_layers, 0)
@@ -244,6 +255,18 @@ def one_of(owner: str, field: str, value: Any, allowed: Any) -> None:
 def at_least(owner: str, field: str, value: Any, lowest: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
         raise ValueError(f"{owner}.{field} is {value!r}; it must be a whole number of at least {lowest}")
+
+
+def filterbank_fields(owner: str, config: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """Every number of a filter bank, so that config.json says what later defaults might not."""
+    if item.get("features", 0) != 0 or isinstance(item.get("features"), bool):
+        raise ValueError(f"{owner}.features is {item['features']!r}; a filter bank has its frames alone: 0")
+    if not item.get("frozen", True):
+        raise ValueError(f"{owner}.frozen is {item['frozen']!r}; a filter bank has no weights to train: leave it out")
+    try:
+        return FilterbankSettings.of(config).to_dict()
+    except ValueError as error:
+        raise ValueError(f"{owner}.config: {error}") from error
 
 
 def refuse_huge(owner: str, spec: EncoderSpec) -> None:

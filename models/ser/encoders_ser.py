@@ -29,6 +29,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .configuration_emotion2vec import Emotion2VecConfig
 from .configuration_ser import EncoderSpec
+from .filterbank_ser import Filterbank, FilterbankSettings
 from .modeling_emotion2vec import Emotion2VecModel
 from .strict_model import InitialisedAsStock
 
@@ -122,6 +123,11 @@ class EncoderBranch(nn.Module):
     def __init__(self, spec: EncoderSpec, attn_implementation: str | None = None):
         super().__init__()
         self.spec = spec
+        self.layer_weights = nn.Parameter(torch.zeros(spec.num_layers + 1)) if spec.features == "mix" else None
+        if spec.kind == "filterbank":
+            self.model = Filterbank(FilterbankSettings.of(spec.config), spec.normalise)
+            self.config, self.size, self.frame_rate_hz = None, self.model.size, self.model.frame_rate_hz
+            return
         config_class, model_class = KINDS[spec.kind]
         fields = {key: value for key, value in spec.config.items() if key != "model_type"}
         config: Any = config_class(**fields)
@@ -135,7 +141,6 @@ class EncoderBranch(nn.Module):
         self.size = config.conv_dim[-1] if spec.features == "conv" else spec.width
         stride = 2 * WHISPER_HOP if spec.kind == "whisper" else prod(config.conv_stride)
         self.frame_rate_hz = SAMPLING_RATE / stride
-        self.layer_weights = nn.Parameter(torch.zeros(spec.num_layers + 1)) if spec.features == "mix" else None
 
     def trim(self) -> None:
         """Drop what the features do not need."""
@@ -171,13 +176,16 @@ class EncoderBranch(nn.Module):
         """
         waveforms_BN = waveforms_BN.float() * mask_BN
         samples_B = mask_BN.sum(1)
-        if self.spec.normalise:
+        # A filter bank normalises its frames.
+        if self.spec.normalise and self.spec.kind != "filterbank":
             waveforms_BN = normalise(waveforms_BN, mask_BN, NORMALISE_EPS.get(self.spec.kind, DEFAULT_EPS))
         shortest = self._shortest()
         if waveforms_BN.shape[1] < shortest:
             spare = (0, shortest - waveforms_BN.shape[1])
             waveforms_BN, mask_BN = nn.functional.pad(waveforms_BN, spare), nn.functional.pad(mask_BN, spare)
-        if self.spec.kind == "whisper":
+        if self.spec.kind == "filterbank":
+            states, lengths_B = self.model(waveforms_BN, samples_B)
+        elif self.spec.kind == "whisper":
             states, lengths_B = self._whisper(waveforms_BN, samples_B)
         elif self.spec.kind == "emotion2vec":
             states, lengths_B = self._emotion2vec(waveforms_BN, mask_BN)

@@ -1,6 +1,7 @@
 """Pre-trained encoders of the Hub for emotion classifiers, whole or refused."""
 
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,34 @@ FILE_FIELDS = {
     "_name_or_path", "architectures", "auto_map", "custom_pipelines", "dtype", "id2label", "label2id", "torch_dtype",
     "transformers_version",
 }  # fmt: skip
+
+
+Source = tuple[str, dict[str, Any]]
+
+
+def read_encoders(
+    encoders: Iterable[Mapping[str, Any]], **hub_kwargs: Any
+) -> tuple[list[dict[str, Any]], list[Source | None]]:
+    """Fields of `SERConfig.encoders`, and where each encoder is loaded from (with which Hub options); `None`: a filter
+    bank, which is described and not loaded.
+
+    Raises:
+        ValueError: an encoder without a path, or of an architecture that the classifiers do not have.
+    """
+    items, sources = [], []
+    for item in encoders:
+        fields = dict(item)
+        path, revision = fields.pop("path", None), fields.pop("revision", None)
+        if path is None and fields.get("kind") == "filterbank":
+            items.append(fields)
+            sources.append(None)
+            continue
+        if path is None:
+            raise ValueError(f"encoder {fields}: give its `path`, a Hub id or a folder")
+        options = {**hub_kwargs, **({} if revision is None else {"revision": revision})}
+        items.append({**read_encoder(path, **options), **fields})
+        sources.append((path, options))
+    return items, sources
 
 
 def read_encoder(path: str, **hub_kwargs: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from .encoders_ser import EncoderBranch, length_mask
 from .fusion_ser import ConcatFusion, CrossAttentionFusion
 from .heads_ser import EmotionHead
 from .knn_ser import SETTINGS_FILE, TENSORS_FILE, KNNDatastore, find_in, weights_digest
-from .loading_ser import load_encoder, read_encoder
+from .loading_ser import load_encoder, read_encoders
 from .losses_ser import IGNORED, cross_entropy_sum, supervised_contrastive_sum
 from .pipeline_ser import SERPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
 from .speechformer_ser import SpeechFormer
@@ -166,25 +166,18 @@ class SERForAudioClassification(SERPreTrainedModel):
             encoders: for each encoder a mapping with `path` (Hub id or folder; models with a head load as well) and
                 fields of `EncoderSpec` other than `kind` and `config`, e.g. `{"path": "facebook/wav2vec2-base",
                 "features": 9}`. Its `revision` may be given too. `normalise` follows the checkpoint's feature
-                extractor.
+                extractor. A filter bank has no path: `{"kind": "filterbank", "config": {"num_cepstra": 40}}`.
             config_overrides: fields of `SERConfig`.
             hub_kwargs: `token`, `cache_dir`, `local_files_only`, … as in `from_pretrained`.
 
         Raises:
             ValueError: an encoder of another architecture, or a tensor of it missing in the checkpoint.
         """
-        items, sources = [], []
-        for item in encoders:
-            fields = dict(item)
-            path, revision = fields.pop("path", None), fields.pop("revision", None)
-            if path is None:
-                raise ValueError(f"encoder {fields}: give its `path`, a Hub id or a folder")
-            options = {**hub_kwargs, **({} if revision is None else {"revision": revision})}
-            items.append({**read_encoder(path, **options), **fields})
-            sources.append((path, options))
+        items, sources = read_encoders(encoders, **hub_kwargs)
         model = cls(SERConfig(encoders=items, **(config_overrides or {})))
-        for branch, (path, options) in zip(model.branches, sources, strict=True):
-            load_encoder(branch, path, **options)
+        for branch, source in zip(model.branches, sources, strict=True):
+            if source is not None:
+                load_encoder(branch, source[0], **source[1])
         return model.eval()
 
     @classmethod
