@@ -201,6 +201,11 @@ class RunConfig:
         return False
 
     @property
+    def needs_text(self) -> bool:
+        """Whether a row without text, or with text that cannot be learnt, is left out."""
+        return True
+
+    @property
     def caches(self) -> bool:
         """Whether outputs of a frozen part are kept on disk."""
         return False

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 # Of `only`; each script's config has one.
-KINDS = ("tspc", "asr")
+KINDS = ("tspc", "asr", "ser")
 NULLS = ("null", "Null", "NULL", "~", "")
 
 # Keys people bring from other recipes, and where the same thing is said here.

@@ -43,6 +43,8 @@ NON_NEGATIVE = (
 # Arguments of the schedule, and launches that cut tensors into pieces, which its optimiser cannot have.
 EDEN = ("lr_batches", "lr_epochs", "warmup_batches", "warmup_start")
 SHARDED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_FSDP": "FSDP"}
+# Of the metrics that a run can be judged by; the others are errors and losses.
+GREATER_IS_BETTER = ("uar", "accuracy", "f1_macro")
 # Ours, not the Trainer's.
 OWN_FIELDS = ("resume", "allow_resume_mismatch", "early_stopping_patience", "early_stopping_threshold")
 
@@ -149,9 +151,10 @@ class TrainingArguments:
     load_best_model_at_end: bool = True
     """Finish with the checkpoint that is best by metric_for_best_model."""
     metric_for_best_model: str | None = None
-    """Metric that picks the best checkpoint; null means the phoneme error rate for s2p, wer for the others."""
-    greater_is_better: bool = False
-    """Whether larger values of metric_for_best_model are better."""
+    """Metric that picks the best checkpoint; null means the phoneme error rate for s2p, uar for
+    emotions, wer for the others."""
+    greater_is_better: bool | None = None
+    """Whether larger values of metric_for_best_model are better; null: those of uar, accuracy and f1_macro are."""
     early_stopping_patience: int | None = None
     """Stop after so many evaluations without improvement; null never stops early."""
     early_stopping_threshold: float = 0.0
@@ -295,10 +298,13 @@ class TrainingArguments:
             values.update(lr_scheduler_type="constant", lr_scheduler_kwargs=None)
         # Renamed in transformers 5.23; everybody knows the old name.
         values["activation_checkpointing"] = values.pop("gradient_checkpointing")
+        metric = self.metric_for_best_model or metric_for_best_model
+        if self.greater_is_better is None:
+            values["greater_is_better"] = metric.removeprefix("eval_") in GREATER_IS_BETTER
         values.update(
             output_dir=str(run_dir),
             run_name=self.run_name or run_name,
-            metric_for_best_model=self.metric_for_best_model or metric_for_best_model,
+            metric_for_best_model=metric,
             # The collators need every column, and the Trainer cannot guess labels of models with several outputs.
             remove_unused_columns=False,
             label_names=["labels"],
