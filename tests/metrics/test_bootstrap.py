@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainers.metrics import bootstrap_difference, bootstrap_interval
-from trainers.metrics.bootstrap import _resamples
+from trainers.metrics.bootstrap import resamples
 
 RNG = np.random.default_rng(7)
 LENGTHS = RNG.integers(3, 20, size=300)
@@ -36,7 +36,7 @@ def test_close_to_the_normal_approximation():
 def test_blocks_do_not_change_the_draws(monkeypatch):
     whole = bootstrap_interval(ERRORS, LENGTHS, num_samples=64)
     monkeypatch.setattr("trainers.metrics.bootstrap._MAX_INDICES", 7 * len(LENGTHS))
-    assert len(list(_resamples(len(LENGTHS), 64, 0))) == 10
+    assert len(list(resamples(len(LENGTHS), 64, 0))) == 10
     assert bootstrap_interval(ERRORS, LENGTHS, num_samples=64) == whole
 
 

@@ -15,7 +15,7 @@ DEFAULT_NUM_SAMPLES = 1000
 _MAX_INDICES = 1 << 22
 
 
-def _resamples(num_utterances: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
+def resamples(num_utterances: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield index blocks of shape (block, num_utterances); the concatenation does not depend on the block size."""
     rng = np.random.default_rng(seed)
     block = max(1, _MAX_INDICES // num_utterances)
@@ -39,7 +39,8 @@ def _checked(
     return errors_N, lengths_N
 
 
-def _percentiles(samples: np.ndarray, confidence: float) -> tuple[float, float]:
+def percentiles(samples: np.ndarray, confidence: float) -> tuple[float, float]:
+    """(low, high) of the middle `confidence` of a statistic's resamples; those that are NaN say nothing."""
     tail = 50 * (1 - confidence)
     low, high = np.nanpercentile(samples, [tail, 100 - tail])
     return float(low), float(high)
@@ -68,11 +69,11 @@ def bootstrap_interval(
     """
     errors_N, lengths_N = _checked(errors, lengths, num_samples, confidence)
     rates = []
-    for index_SN in _resamples(len(errors_N), num_samples, seed):
+    for index_SN in resamples(len(errors_N), num_samples, seed):
         total_S = lengths_N[index_SN].sum(axis=1)
         # A resample may miss every utterance with the rare unit (English words, say): it says nothing about the rate.
         rates.append(np.where(total_S > 0, errors_N[index_SN].sum(axis=1) / np.maximum(total_S, 1), np.nan))
-    return _percentiles(np.concatenate(rates), confidence)
+    return percentiles(np.concatenate(rates), confidence)
 
 
 def bootstrap_difference(
@@ -91,8 +92,8 @@ def bootstrap_difference(
     errors_N, lengths_N = _checked(errors, lengths, num_samples, confidence)
     baseline_N, _ = _checked(baseline_errors, lengths, num_samples, confidence)
     deltas = []
-    for index_SN in _resamples(len(errors_N), num_samples, seed):
+    for index_SN in resamples(len(errors_N), num_samples, seed):
         total_S = lengths_N[index_SN].sum(axis=1)
         difference_S = (errors_N - baseline_N)[index_SN].sum(axis=1)
         deltas.append(np.where(total_S > 0, difference_S / np.maximum(total_S, 1), np.nan))
-    return _percentiles(np.concatenate(deltas), confidence)
+    return percentiles(np.concatenate(deltas), confidence)
