@@ -33,6 +33,8 @@ CODES: dict[str, tuple[Verdict, str]] = {
     "duration_mismatch": ("dropped", "longer than stated"),
     "no_text": ("dropped", "no transcript"),
     "label_too_long": ("dropped", "more phonemes than the decoder has places, or the recording frames"),
+    "no_emotion": ("dropped", "no emotion is given"),
+    "emotion_without_class": ("dropped", "an emotion that no class of the task stands for"),
     "duplicate_id": ("dropped", "an earlier row has the same id"),
     **{f"text_{code}": ("dropped", meaning) for code, meaning in PROBLEM_CODES.items() if code != "empty"},
     "resampled": ("repaired", "not at 16 kHz: resampled when read"),
