@@ -6,6 +6,7 @@ the packages it looks at before it has a way to say that they are broken.
 
 import importlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,10 @@ NEEDED = {
     "evaluate": ALL,
     "deepspeed": f"{ALL}  (needs no compiler to install)",
     "safetensors": ALL,
+    "sklearn": f"{ALL}  (DFAT, and the tests)",
+    "xgboost": "pip install xgboost-cpu, or xgboost where there is no wheel of it  (DFAT)",
+    "optuna": f"{ALL}  (DFAT)",
+    "skops": f"{ALL}  (DFAT)",
     "soundfile": "pip install soundfile  (and, on a Linux without wheels, libsndfile1)",
     "soxr": "pip install soxr",
     "espeakng_loader": "pip install espeakng-loader  (synthetic speech of the demo and the tests)",
@@ -38,7 +43,14 @@ NEEDED = {
     "models": REPOSITORY,
     "trainers": REPOSITORY,
 }
-DISTRIBUTIONS = {"espeakng_loader": "espeakng-loader", "data_scripts": "amvi", "models": "amvi", "trainers": "amvi"}
+DISTRIBUTIONS = {
+    "espeakng_loader": "espeakng-loader",
+    "sklearn": "scikit-learn",
+    "xgboost": "xgboost-cpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "xgboost",
+    "data_scripts": "amvi",
+    "models": "amvi",
+    "trainers": "amvi",
+}
 PYTHONS = ((3, 11), (3, 14))
 GLOO = """
 import torch.distributed as d
