@@ -122,14 +122,14 @@ class Tap:
     def _input(self, waveform_1N: torch.Tensor) -> torch.Tensor | None:
         """What the branch gives to its first convolution, (F, L) or (1, N)."""
         branch = self.branch
-        if self.encoder.kind == "whisper":
-            window = 2 * WHISPER_HOP * branch.config.max_source_positions
-            if waveform_1N.shape[1] > window:
-                return None
-            return whisper_log_mel(waveform_1N, branch.config.num_mel_bins, window)[0]
         if branch.spec.normalise:
             waveform_1N = normalise(waveform_1N, torch.ones_like(waveform_1N), DEFAULT_EPS)
-        return waveform_1N
+        if self.encoder.kind != "whisper":
+            return waveform_1N
+        window = 2 * WHISPER_HOP * branch.config.max_source_positions
+        if waveform_1N.shape[1] > window:
+            return None
+        return whisper_log_mel(waveform_1N, branch.config.num_mel_bins, window)[0]
 
     def _is_same(self, expected: torch.Tensor, seen: torch.Tensor) -> bool:
         size = expected.shape[-1]
@@ -220,6 +220,8 @@ def _difference(branch: Any, encoder: RecogniserEncoder | None) -> str | None:
         return "it was trained with the classifier"
     if encoder is None or encoder.kind != spec.kind:
         return f"the recogniser has no {spec.kind} encoder"
+    if spec.normalise and spec.kind == "whisper":
+        return "the classifier normalises its waveforms (normalise), as no Whisper does"
     if not encoder.whole_window:
         return "the recogniser encodes the recording alone (encoder_window is trimmed), not Whisper's whole window"
     theirs, ours = encoder.module.config, branch.config
