@@ -16,7 +16,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,6 +207,82 @@ class CachedRows(torch.utils.data.Dataset):
         return row if ids is None else {**row, "phoneme_ids": ids}
 
 
+def fill(
+    stores: Sequence[StateStore],
+    rows: Any,
+    keys: Sequence[bytes],
+    model: Any,
+    inputs: Any,
+    compute: Callable[[list[int], dict[str, torch.Tensor]], None],
+    *,
+    batch_duration_s: float,
+) -> None:
+    """Computes what stores lack of some rows, and opens what all ranks have written.
+
+    With several ranks each computes its share and waits for the others. The model is used on its device, in
+    evaluation mode and in its own precision.
+
+    Args:
+        rows (`datasets.Dataset`): schema rows, with audio.
+        keys: `audio_key` of each row.
+        model: in evaluation mode while `compute` runs.
+        inputs (`trainers.collators.SpeechInputs`): the front end, without augmentation.
+        compute: gets the numbers of some rows and their inputs on the model's device, and writes to the stores.
+        batch_duration_s (`float`): padded seconds of audio encoded at once.
+
+    Raises:
+        CacheError: the front end augments.
+    """
+    if inputs.augmentation is not None:
+        raise CacheError("a cache holds the outputs of unchanged audio: turn augmentation off")
+    start = time.monotonic()
+    durations = list(rows["duration_s"])
+    # The first row of each key: duplicates are encoded once.
+    first = {key: index for index, key in reversed(list(enumerate(keys)))}
+    rank, world_size = rank_and_world_size()
+    # Dealt out by length over all utterances, not over the missing ones: ranks that look at the folder while
+    # another already writes would disagree about those.
+    share = sorted(first.values(), key=lambda index: (-durations[index], index))[rank::world_size]
+    share = [index for index in share if any(keys[index] not in store.entries for store in stores)]
+    folders = ", ".join(str(store.folder) for store in stores)
+    logger.info("%s: %d of %d utterances to compute here", folders, len(share), len(rows))
+    if share:
+        lengths = [max(durations[index], 1e-3) for index in share]
+        batches = BudgetBatchSampler(lengths, batch_duration_s, max_batch_size=64, shuffle=False)
+        _build(stores, rows, [[share[i] for i in batch] for batch in batches], model, inputs, compute)
+    if world_size > 1:
+        torch.distributed.barrier()
+    hours = sum(durations[index] for index in first.values()) / 3600
+    for store in stores:
+        store.reload()
+        num_bytes = sum(store.entries[key].num_rows for key in first) * store.row_bytes
+        logger.info(
+            "%s: ready after %.1f s, %.1f MiB for %.2f h of audio: %.1f MiB per hour",
+            store.folder,
+            time.monotonic() - start,
+            num_bytes / 2**20,
+            hours,
+            num_bytes / 2**20 / max(hours, 1e-9),
+        )
+
+
+@torch.no_grad()
+def _build(stores: Sequence[StateStore], rows: Any, batches: Any, model: Any, inputs: Any, compute: Any) -> None:
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    try:
+        for number, batch in enumerate(batches):
+            features = {name: value.to(device) for name, value in inputs([rows[i] for i in batch]).items()}
+            compute(batch, features)
+            if number % 100 == 99:
+                logger.info("%s: %d of %d batches", stores[0].folder, number + 1, len(batches))
+    finally:
+        for store in stores:
+            store.close()
+        model.train(was_training)
+
+
 class _OutputCache:
     """What both caches share: `attach` computes what is missing and returns rows without audio."""
 
@@ -227,10 +303,7 @@ class _OutputCache:
         raise TypeError("use EncoderCache or S2POutputCache")
 
     def attach(self, rows: Any, model: Any, inputs: Any, *, batch_duration_s: float = 120.0) -> CachedRows:
-        """The rows with cached outputs in place of audio, computing those that are missing.
-
-        With several ranks each computes its share and waits for the others. The model is used on its device, in
-        evaluation mode and in its own precision.
+        """The rows with cached outputs in place of audio, computing those that are missing (`fill`).
 
         Args:
             rows (`datasets.Dataset`): schema rows.
@@ -241,59 +314,19 @@ class _OutputCache:
         Raises:
             CacheError: the front end augments; audio that cannot be read.
         """
-        if inputs.augmentation is not None:
-            raise CacheError("a cache holds the outputs of unchanged audio: turn augmentation off")
-        start = time.monotonic()
         folder = self.folder / f"{self.prefix}-{self.digest(model, inputs)}"
         store = StateStore(folder, self.width(model), self.with_ids)
-        durations = list(rows["duration_s"])
         keys = [audio_key(audio) for audio in rows["audio"]]
-        # The first row of each key: duplicates are encoded once.
-        first = {key: index for index, key in reversed(list(enumerate(keys)))}
-        rank, world_size = rank_and_world_size()
-        # Dealt out by length over all utterances, not over the missing ones: ranks that look at the folder while
-        # another already writes would disagree about those.
-        share = sorted(first.values(), key=lambda index: (-durations[index], index))[rank::world_size]
-        share = [index for index in share if keys[index] not in store.entries]
-        logger.info("%s: %d of %d utterances to compute here", store.folder, len(share), len(rows))
-        if share:
-            lengths = [max(durations[index], 1e-3) for index in share]
-            batches = BudgetBatchSampler(lengths, batch_duration_s, max_batch_size=64, shuffle=False)
-            self._build(rows, [[share[i] for i in batch] for batch in batches], keys, model, inputs, store)
-        if world_size > 1:
-            torch.distributed.barrier()
-        store.reload()
-        cached = CachedRows(rows, store, keys, self.states_name)
-        num_bytes = sum(store.entries[key].num_rows for key in first) * store.row_bytes
-        hours = sum(durations[index] for index in first.values()) / 3600
-        logger.info(
-            "%s: ready after %.1f s, %.1f MiB for %.2f h of audio: %.1f MiB per hour",
-            store.folder,
-            time.monotonic() - start,
-            num_bytes / 2**20,
-            hours,
-            num_bytes / 2**20 / max(hours, 1e-9),
-        )
-        return cached
 
-    @torch.no_grad()
-    def _build(self, rows, batches, keys, model, inputs, store) -> None:
-        was_training = model.training
-        model.eval()
-        device = next(model.parameters()).device
-        try:
-            for number, batch in enumerate(batches):
-                features = {name: value.to(device) for name, value in inputs([rows[i] for i in batch]).items()}
-                states, mask, ids = self.outputs(model, features)
-                for position, index in enumerate(batch):
-                    valid = mask[position].bool()
-                    one = None if ids is None else ids[position][valid].cpu().numpy()
-                    store.write(keys[index], states[position][valid].float().cpu().numpy(), one)
-                if number % 100 == 99:
-                    logger.info("%s: %d of %d batches", store.folder, number + 1, len(batches))
-        finally:
-            store.close()
-            model.train(was_training)
+        def compute(batch: list[int], features: dict[str, torch.Tensor]) -> None:
+            states, mask, ids = self.outputs(model, features)
+            for position, index in enumerate(batch):
+                valid = mask[position].bool()
+                one = None if ids is None else ids[position][valid].cpu().numpy()
+                store.write(keys[index], states[position][valid].float().cpu().numpy(), one)
+
+        fill([store], rows, keys, model, inputs, compute, batch_duration_s=batch_duration_s)
+        return CachedRows(rows, store, keys, self.states_name)
 
 
 class EncoderCache(_OutputCache):

@@ -125,8 +125,8 @@ class EncoderBranch(nn.Module):
         self.spec = spec
         self.layer_weights = nn.Parameter(torch.zeros(spec.num_layers + 1)) if spec.features == "mix" else None
         if spec.kind == "filterbank":
-            self.model = Filterbank(FilterbankSettings.of(spec.config), spec.normalise)
-            self.config, self.size, self.frame_rate_hz = None, self.model.size, self.model.frame_rate_hz
+            self.model: Any = Filterbank(FilterbankSettings.of(spec.config), spec.normalise)
+            self.size, self.frame_rate_hz = self.model.size, self.model.frame_rate_hz
             return
         config_class, model_class = KINDS[spec.kind]
         fields = {key: value for key, value in spec.config.items() if key != "model_type"}
@@ -135,8 +135,8 @@ class EncoderBranch(nn.Module):
             raise ValueError(f"encoder {spec.name}: add_adapter is true; its convolutions would see padding")
         if attn_implementation is not None and spec.kind not in ("wavlm",):
             config._attn_implementation = attn_implementation
-        self.model: Any = model_class(config)
-        self.config = config
+        self.model = model_class(config)
+        self.config: Any = config
         self.trim()
         self.size = config.conv_dim[-1] if spec.features == "conv" else spec.width
         stride = 2 * WHISPER_HOP if spec.kind == "whisper" else prod(config.conv_stride)
@@ -179,7 +179,7 @@ class EncoderBranch(nn.Module):
         # A filter bank normalises its frames.
         if self.spec.normalise and self.spec.kind != "filterbank":
             waveforms_BN = normalise(waveforms_BN, mask_BN, NORMALISE_EPS.get(self.spec.kind, DEFAULT_EPS))
-        shortest = self._shortest()
+        shortest = 1 if self.spec.kind == "filterbank" else self._shortest()
         if waveforms_BN.shape[1] < shortest:
             spare = (0, shortest - waveforms_BN.shape[1])
             waveforms_BN, mask_BN = nn.functional.pad(waveforms_BN, spare), nn.functional.pad(mask_BN, spare)

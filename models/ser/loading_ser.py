@@ -26,22 +26,22 @@ Source = tuple[str, dict[str, Any]]
 def read_encoders(
     encoders: Iterable[Mapping[str, Any]], **hub_kwargs: Any
 ) -> tuple[list[dict[str, Any]], list[Source | None]]:
-    """Fields of `SERConfig.encoders`, and where each encoder is loaded from (with which Hub options); `None`: a filter
-    bank, which is described and not loaded.
+    """Fields of `SERConfig.encoders`, and where each encoder is loaded from (with which Hub options); `None`: it is
+    described by its kind and config instead, as a filter bank is, and has fresh weights.
 
     Raises:
-        ValueError: an encoder without a path, or of an architecture that the classifiers do not have.
+        ValueError: an encoder with neither path nor kind, or of an architecture that the classifiers do not have.
     """
     items, sources = [], []
     for item in encoders:
         fields = dict(item)
         path, revision = fields.pop("path", None), fields.pop("revision", None)
-        if path is None and fields.get("kind") == "filterbank":
+        if path is None and fields.get("kind") is not None:
             items.append(fields)
             sources.append(None)
             continue
         if path is None:
-            raise ValueError(f"encoder {fields}: give its `path`, a Hub id or a folder")
+            raise ValueError(f"encoder {fields}: give its `path`, a Hub id or a folder, or its `kind`")
         options = {**hub_kwargs, **({} if revision is None else {"revision": revision})}
         items.append({**read_encoder(path, **options), **fields})
         sources.append((path, options))

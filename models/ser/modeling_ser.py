@@ -124,8 +124,9 @@ class SERForAudioClassification(SERPreTrainedModel):
 
     @property
     def cacheable(self) -> list[str]:
-        """Names of the frozen encoders, whose features can be computed once."""
-        return [branch.spec.name for branch in self.branches if branch.spec.frozen]
+        """Names of the frozen encoders, whose features can be computed once; adapters inside make one trainable."""
+        trained = {branch for branch in self.branches if any(one.requires_grad for one in branch.model.parameters())}
+        return [branch.spec.name for branch in self.branches if branch.spec.frozen and branch not in trained]
 
     def _check_heads(self, size: int) -> None:
         config = self.config
@@ -166,7 +167,7 @@ class SERForAudioClassification(SERPreTrainedModel):
             encoders: for each encoder a mapping with `path` (Hub id or folder; models with a head load as well) and
                 fields of `EncoderSpec` other than `kind` and `config`, e.g. `{"path": "facebook/wav2vec2-base",
                 "features": 9}`. Its `revision` may be given too. `normalise` follows the checkpoint's feature
-                extractor. A filter bank has no path: `{"kind": "filterbank", "config": {"num_cepstra": 40}}`.
+                extractor. Without a path it is built anew: `{"kind": "filterbank", "config": {"num_cepstra": 40}}`.
             config_overrides: fields of `SERConfig`.
             hub_kwargs: `token`, `cache_dir`, `local_files_only`, … as in `from_pretrained`.
 
