@@ -4,37 +4,41 @@ As in `trainers.arguments`, each field is followed by its help, and nothing here
 """
 
 from dataclasses import dataclass, field
+from math import comb
 from typing import Literal
 
 from trainers.checks import require, require_fraction, require_non_negative, require_positive
-from trainers.model_arguments import check_heads, check_path
+from trainers.model_arguments import check_path
 
 Stream = Literal["acoustic", "text"]
 Classifier = Literal["lr", "rf", "xgb"]
+# Points of the grid of weights.
+MOST_POINTS = 100_000
 
 
 @dataclass
 class FilterbankArguments:
     """Frames of an acoustic stream without a pre-trained encoder; used where model.dfat.acoustic.encoder is null."""
 
+    style: Literal["kaldi", "plain"] = "plain"
+    """plain: as librosa computes them; kaldi: as Kaldi does."""
     num_mel_bins: int = 40
     """Mel filters."""
-    num_cepstra: int | None = 20
-    """Cepstra (MFCC) kept of each frame; null keeps the log-mel values."""
+    num_cepstra: int = 20
+    """Cepstra (MFCC) kept of each frame; 0 keeps the log-mel values."""
     deltas: int = 2
-    """Derivatives appended to each frame: 0, 1 (speed) or 2 (and acceleration)."""
+    """Derivatives appended to each frame: 0, 1 (slopes) or 2 (and their slopes)."""
+    frame_ms: float = 25.0
+    """Milliseconds that a frame sees."""
     hop_ms: float = 10.0
-    """Milliseconds between frames."""
-    normalise: bool = False
-    """Bring each recording to zero mean and unit variance first, which hides how loud it is."""
+    """Milliseconds from one frame to the next."""
 
     def __post_init__(self) -> None:
         prefix = "model.dfat.acoustic.filterbank."
-        require_positive(self, prefix, ["num_mel_bins", "num_cepstra", "hop_ms"])
+        require_positive(self, prefix, ["num_mel_bins", "frame_ms", "hop_ms"])
         require(self.deltas in (0, 1, 2), prefix + "deltas", f"must be 0, 1 or 2, got {self.deltas}")
-        fits = self.num_cepstra is None or self.num_cepstra <= self.num_mel_bins
-        message = f"must be at most num_mel_bins ({self.num_mel_bins}), got {self.num_cepstra}"
-        require(fits, prefix + "num_cepstra", message)
+        message = f"must be at least 0 and at most num_mel_bins ({self.num_mel_bins}), got {self.num_cepstra}"
+        require(0 <= self.num_cepstra <= self.num_mel_bins, prefix + "num_cepstra", message)
 
 
 @dataclass
@@ -93,7 +97,8 @@ class TextArguments:
         require_fraction(self, prefix, ["dropout"])
         check_path(self.recogniser, prefix + "recogniser")
         if self.network == "transformer":
-            check_heads(self.embedding_size, self.num_heads, prefix)
+            message = f"must divide embedding_size ({self.embedding_size}), got {self.num_heads}"
+            require(self.embedding_size % self.num_heads == 0, prefix + "num_heads", message)
         else:
             require(self.size % 2 == 0, prefix + "size", f"must be even (two directions), got {self.size}")
 
@@ -110,18 +115,20 @@ class DFATArguments:
     """early: streams side by side, the best classifier alone; late_streams: classifiers for each stream, weighted;
     dual: streams side by side, all classifiers, weighted (the paper's)."""
     folds: int = 5
-    """Parts of the training rows that are predicted in turn by classifiers that have not seen them, for the weights."""
+    """Parts of the training rows, each predicted by classifiers that have not seen it; for weights and tuning."""
     weight_step: float = 0.05
     """Step of the grid on which the weights are searched."""
     trials: int = 30
     """Settings of XGBoost that Optuna tries; 0 keeps the defaults."""
-    tuning_s: float = 300.0
+    tuning_s: float = 240.0
     """Seconds after which no further trial is begun; the best so far is taken."""
-    num_trees: int = 300
+    regularisation: float = 0.1
+    """C of the logistic regression, on scaled features: the smaller, the flatter."""
+    num_trees: int = 200
     """Trees of the random forest."""
     balanced: bool = True
     """Weigh classes alike, however many rows each has."""
-    num_threads: int = 2
+    num_threads: int = 1
     """Threads of the classifiers."""
     acoustic: AcousticArguments = field(default_factory=AcousticArguments)
     """The acoustic stream."""
@@ -134,11 +141,15 @@ class DFATArguments:
             values = getattr(self, name)
             good = bool(values) and len(set(values)) == len(values)
             require(good, prefix + name, f"must name one or more of {what}, each once; got {values}")
-        require_positive(self, prefix, ["num_trees", "num_threads", "tuning_s"])
+        require_positive(self, prefix, ["regularisation", "num_trees", "num_threads", "tuning_s"])
         require_non_negative(self, prefix, ["trials"])
         require(self.folds >= 2, prefix + "folds", f"must be at least 2, got {self.folds}")
         parts = round(1 / self.weight_step) if self.weight_step > 0 else 0
         message = f"must be 1 divided by a whole number, such as 0.05, got {self.weight_step}"
         require(parts >= 1 and abs(parts * self.weight_step - 1) < 1e-9, prefix + "weight_step", message)
+        most = len(self.classifiers) * (2 if self.fusion == "late_streams" else 1)
+        points = comb(parts + most - 1, most - 1)
+        coarser = f"makes {points} points for {most} classifiers; at most {MOST_POINTS} are tried: take a coarser step"
+        require(points <= MOST_POINTS, prefix + "weight_step", coarser)
         both = "late_streams needs two streams; name acoustic and text, or choose early or dual"
         require(self.fusion != "late_streams" or len(self.streams) == 2, prefix + "fusion", both)

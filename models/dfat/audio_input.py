@@ -1,0 +1,1 @@
+../shared/audio_input.py

@@ -1,0 +1,1 @@
+../emotion2vec/configuration_emotion2vec.py

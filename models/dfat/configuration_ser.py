@@ -1,0 +1,1 @@
+../ser/configuration_ser.py

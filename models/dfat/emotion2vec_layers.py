@@ -1,0 +1,1 @@
+../emotion2vec/emotion2vec_layers.py

@@ -1,0 +1,1 @@
+../ser/encoders_ser.py

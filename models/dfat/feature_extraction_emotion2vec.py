@@ -1,0 +1,1 @@
+../emotion2vec/feature_extraction_emotion2vec.py

@@ -1,0 +1,1 @@
+../ser/filterbank_ser.py

@@ -1,0 +1,1 @@
+../ser/loading_ser.py

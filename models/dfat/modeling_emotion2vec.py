@@ -1,0 +1,1 @@
+../emotion2vec/modeling_emotion2vec.py

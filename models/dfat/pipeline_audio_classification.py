@@ -1,0 +1,1 @@
+../shared/pipeline_audio_classification.py

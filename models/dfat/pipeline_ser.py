@@ -1,0 +1,1 @@
+../ser/pipeline_ser.py

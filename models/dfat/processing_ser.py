@@ -1,0 +1,1 @@
+../ser/processing_ser.py

@@ -1,0 +1,1 @@
+../shared/strict_model.py
