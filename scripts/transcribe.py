@@ -1,16 +1,19 @@
-"""Transcribe audio files and folders with any speech recognition model.
+"""Transcribe audio files and folders with any speech recognition model, and hear their emotion.
 
     python scripts/transcribe.py recordings/ --model runs/demo/joint/model
     python scripts/transcribe.py a.wav b.mp3 calls/ --model my-name/my-model --output calls.jsonl --phonemes
-    python scripts/transcribe.py meeting.flac --model my-name/my-zipformer --num_beams 15 --timestamps word
+    python scripts/transcribe.py calls/ --model my-name/my-model --emotion my-name/my-ser --formats srt csv txt
+    python scripts/transcribe.py meeting.flac --model my-name/my-zipformer --timestamps word --formats vtt
 
-Writes one JSON line a file and goes on where it was interrupted; the plain text is beside it (.txt). A file that
-cannot be read is one error line, and the others go on. Exit status 1: some files failed; 2: nothing could be done.
+Writes one JSON line a file and goes on where it was interrupted; subtitles, tables and plain text are made of these
+lines, each time anew. A file that cannot be read is one error line, and the others go on. Exit status 1: some files
+failed; 2: nothing could be done.
 """
 
 import logging
 import os
 import sys
+import time
 from dataclasses import fields
 
 from tqdm import tqdm
@@ -22,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Transcribe; returns the exit status."""
     args = load_arguments(TranscriptionArguments, argv, positional=["input"], usage=__doc__)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from trainers.classifiers import load_classifier
     from trainers.recognisers import load_recogniser
     from trainers.transcription import Settings, find_audio, pending, transcribe_files
 
@@ -30,22 +34,26 @@ def main(argv: list[str] | None = None) -> int:
         files = find_audio(args.input)
         todo = pending(files, args.output, settings)
         options = {"device": args.device, "dtype": args.dtype, "trust_remote_code": args.trust_remote_code}
+        recogniser = load_recogniser(args.model, guards=args.guards, **options) if todo else None
+        classifier = load_classifier(args.emotion, **options) if todo and args.emotion else None
+        start, heard_s = time.perf_counter(), 0.0
         with tqdm(
             total=len(files), initial=len(files) - len(todo), unit="file", disable=not sys.stderr.isatty()
         ) as bar:
 
             def show(entry: dict) -> None:
+                nonlocal heard_s
+                heard_s += 0.0 if "error" in entry else entry["duration_s"]
+                bar.set_postfix_str(f"RTF {(time.perf_counter() - start) / heard_s:.3f}" if heard_s else "")
                 bar.update()
-                failed = "error" in entry
-                bar.write(
-                    f"error: {entry['error']}" if failed else f"{os.path.basename(entry['file'])}: {entry['text']}",
-                    file=sys.stderr if failed else sys.stdout,
-                )
+                name, label = os.path.basename(entry["file"]), f"[{entry['emotion']}] " if "emotion" in entry else ""
+                said = f"error: {entry['error']}" if "error" in entry else f"{name}: {label}{entry['text']}"
+                bar.write(said, file=sys.stderr if "error" in entry else sys.stdout)
 
-            recogniser = load_recogniser(args.model, guards=args.guards, **options) if todo else None
             entries = transcribe_files(
-                recogniser, files, args.output, settings, batch_size=args.batch_size, on_result=show
-            )
+                recogniser, files, args.output, settings, batch_size=args.batch_size, on_result=show,
+                classifier=classifier, formats=args.formats, output_folder=args.output_folder,
+            )  # fmt: skip
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

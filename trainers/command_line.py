@@ -92,7 +92,15 @@ class TranscriptionArguments:
     input: list[str]
     """Audio files, and folders whose audio files are found at any depth."""
     output: str = "transcripts.jsonl"
-    """JSON lines, continued if it exists; the plain text goes beside it (.txt)."""
+    """JSON lines, continued if it exists: the record that the formats are made of."""
+    emotion: str | None = None
+    """Emotion classifier, a folder or Hub id: each recording and each of its pieces gets an emotion and scores."""
+    rules: Any = False
+    """Let words turn neutral into negative: true (the shipped lexicon) or a lexicon of your own (.json)."""
+    formats: list[Literal["json", "srt", "vtt", "csv", "txt"]] = field(default_factory=lambda: ["txt"])
+    """What is made of the record: json, srt, vtt for each recording, csv (all pieces) and txt beside the record."""
+    output_folder: str | None = None
+    """Where the json, srt and vtt files go; null puts each beside its recording."""
     num_beams: int = 1
     """Beam size of the text. Of a transducer, 1 is greedy and more is modified beam search."""
     search: Search | None = None
@@ -123,7 +131,19 @@ class TranscriptionArguments:
         require_positive(self, "", ["num_beams", "chunk_length_s", "batch_size"])
         require_non_negative(self, "", ["lm_weight"])
         _check_search(self, self.num_beams)
+        require(not self.rules or bool(self.emotion), "rules", "revise an emotion: give --emotion MODEL too")
+        lexicon = isinstance(self.rules, str) and self.rules.endswith(".json")
+        require(
+            isinstance(self.rules, bool) or lexicon,
+            "rules",
+            f"must be true, false or a .json file, got {self.rules!r}",
+        )
         require(self.output.endswith(".jsonl"), "output", f"must end in .jsonl, got {self.output!r}")
+
+    @property
+    def segments(self) -> bool:
+        """Whether the pieces of recordings are wanted."""
+        return bool(self.emotion) or bool({"srt", "vtt", "csv"} & set(self.formats))
 
 
 def _check_search(args: EvaluationArguments | TranscriptionArguments, num_beams: int) -> None:
