@@ -32,6 +32,10 @@ LABELS = {
     "wer_vi": "WER on vi words",
     "wer_en": "WER on en words",
     "wer_switch": "WER at switch points",
+    "uar": "UAR",
+    "accuracy": "accuracy",
+    "f1_macro": "macro F1",
+    "ece": "ECE",
 }
 NOTES = {
     "syer": "SyER: syllables, that is whitespace tokens after normalisation; WER keeps hyphenated words whole.",
@@ -40,17 +44,25 @@ NOTES = {
     "per_vmd": "Register `vmd` has no way back to `full`: a model trained in it has a PER (vmd) only.",
     "wer_switch": "Switch points: words beside a language change. An inserted word is charged to the neighbour that "
     "is itself wrong, else to the preceding word.",
+    "uar": "UAR: mean of the recalls of all classes (balanced accuracy); chance is one divided by their number.",
+    "ece": "ECE: mean gap between the highest probability and how often it is right, over 15 bins of equal width.",
 }
+# Names that the Hub's leaderboards know.
+_HUB_METRICS = {"uar": "recall", "f1_macro": "f1"}
+_HUB_KNOWS = {"wer", "cer", "accuracy", "f1", "recall"}
 TRAINING_FIELDS = (
     "audio_hours", "sentences", "epochs", "steps", "batch_size", "batch_duration_s", "learning_rate", "precision",
     "seed", "parameters", "trainable_parameters", "duration", "decoder", "encoder_window", "lora_rank",
     "loss", "optimiser", "schedule", "vocabulary_size", "averaging", "starting_point", "replay_share",
+    "labels", "label_maps", "utterances", "class_weights", "sampling", "augmentation", "encoders", "fusion", "head",
+    "pooling", "supcon_weight", "supcon_temperature", "label_smoothing", "knn", "knn_beta", "knn_neighbours",
+    "knn_temperature", "streams", "classifiers", "ensemble_weights", "trials", "folds",
 )  # fmt: skip
 
 
 @dataclass
 class Evaluation:
-    """One row of the card's table: one model on one test set with one beam size.
+    """One row of the card's table: one model on one test set with one beam size, or used in one way (`variant`).
 
     `metrics` maps names of `LABELS` to a fraction or to `{"value", "low", "high"}` fractions, as `trainers.metrics`
     gives them; `model` names a baseline, None is the model of the card.
@@ -66,6 +78,7 @@ class Evaluation:
     spoken_form_version: str | None = None
     command: str | None = None
     confidence: float = 0.95
+    variant: str | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.metrics) - set(LABELS))
@@ -93,7 +106,7 @@ class CardFacts:
     command: str | None = None
     hardware: str | None = None
     commit: str | None = None
-    training: Mapping[str, str | int | float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
     limitations: Sequence[str] = ()
     evaluations: list[Evaluation] = field(default_factory=list)
 
@@ -103,7 +116,7 @@ class CardFacts:
         unknown = sorted(set(self.training) - set(TRAINING_FIELDS))
         if unknown:
             raise ValueError(f"a card does not publish {', '.join(unknown)}; allowed: {', '.join(TRAINING_FIELDS)}")
-        if not self.language:
+        if not self.language and KINDS[self.stage].task != "audio-classification":  # those hear any language
             self.language = ["vi", "en"] if KINDS[self.stage].code_switching else ["vi"]
         self.evaluations = [Evaluation(**e) if isinstance(e, Mapping) else e for e in self.evaluations]
 
@@ -181,20 +194,24 @@ def write_model_card(folder: str | os.PathLike[str], *, stage: Kind | Literal["j
 
 
 def update_model_card(folder: str | os.PathLike[str], **changes: Any) -> Path:
-    """Change some facts of a card and write it again; `evaluations` are added, one a (model, test set, beams).
+    """Change some facts of a card and write it again; `evaluations` are added, one a system and test set.
 
     Raises:
         FileNotFoundError: the folder has no card.json (it was not written by `write_model_card`).
         ValueError: as `write_model_card`.
     """
     facts = read_card_facts(folder)
-    known = {(e.model, e.dataset, e.split, e.num_beams): e for e in facts.evaluations}
+    known = {_system(e): e for e in facts.evaluations}
     for each in changes.pop("evaluations", []):
         new = _public_evaluation(Evaluation(**each) if isinstance(each, Mapping) else each)
-        known[new.model, new.dataset, new.split, new.num_beams] = new
+        known[_system(new)] = new
     merged: dict[str, Any] = {each.name: getattr(facts, each.name) for each in fields(facts)} | changes
     merged["evaluations"] = list(known.values())
     return write_model_card(folder, **merged)
+
+
+def _system(evaluation: Evaluation) -> tuple[Any, ...]:
+    return evaluation.model, evaluation.dataset, evaluation.split, evaluation.num_beams, evaluation.variant
 
 
 def read_card_facts(folder: str | os.PathLike[str]) -> CardFacts:
@@ -217,13 +234,15 @@ def render_card(facts: CardFacts) -> str:
     versions = sorted({e.normalizer_version for e in facts.evaluations if e.normalizer_version})
     if versions:
         notes.append(f"Both sides pass through text normaliser version {', '.join(map(markdown_escape, versions))}.")
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    loader, undefined = jinja2.FileSystemLoader(TEMPLATE.parent), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=undefined)
     environment.filters |= {"md": markdown_escape, "code": code_escape}
-    body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    body = environment.get_template(TEMPLATE.name).render(
         stage=facts.stage,
         title=(facts.repo_id or f"Amvi {facts.stage.upper()}").split("/")[-1],
         summary=KINDS[facts.stage].summary,
         kind=KINDS[facts.stage],
+        classifies=KINDS[facts.stage].task == "audio-classification",
         repo_id=facts.repo_id or UNNAMED_REPO,
         register=code_escape(facts.register),
         example_phonemes="s i -0 nz t͡ɕ aː -1 uz" if facts.register == "full" else "s i -0 nz",
@@ -310,7 +329,7 @@ def _table_row(evaluation: Evaluation, facts: CardFacts) -> dict[str, Any]:
         cells[name] = f"{100 * metric['value']:.2f}"
         if "low" in metric:
             cells[name] += f" [{100 * metric['low']:.2f}, {100 * metric['high']:.2f}]"
-    row = {key: getattr(evaluation, key) for key in ("dataset", "split", "num_beams", "num_utterances")}
+    row = {key: getattr(evaluation, key) for key in ("dataset", "split", "num_beams", "variant", "num_utterances")}
     return row | {"model": f"baseline {evaluation.model}" if evaluation.model else "this model", "cells": cells}
 
 
@@ -324,7 +343,20 @@ def _training_lines(facts: CardFacts) -> list[tuple[str, str]]:
         *((key.replace("_", " ").capitalize(), value) for key, value in facts.training.items()),
         ("Hardware", facts.hardware),
     ]
-    return [(name, markdown_escape(value)) for name, value in lines if value not in (None, "")]
+    return [(name, markdown_escape(_told(value))) for name, value in lines if value not in (None, "")]
+
+
+def _told(value: Any) -> str:
+    """A list or mapping in words: "neutral: neutral, calm; negative: sad"."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_told(each)}" for key, each in value.items())
+    return ", ".join(map(_told, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _tags(facts: CardFacts) -> list[str]:
+    if KINDS[facts.stage].task == "audio-classification":
+        return ["amvi", facts.stage, "speech-emotion-recognition", *(["vietnamese"] if "vi" in facts.language else [])]
+    return ["amvi", facts.stage, *(["code-switching"] if KINDS[facts.stage].code_switching else []), "vietnamese"]
 
 
 def _metadata(facts: CardFacts) -> ModelCardData:
@@ -337,8 +369,10 @@ def _metadata(facts: CardFacts) -> ModelCardData:
             dataset_type=evaluation.dataset,
             dataset_name=evaluation.dataset,
             dataset_split=evaluation.split,
-            metric_type=name.split("_")[0],
-            metric_name=f"{LABELS[name]} (%)" + (f", {evaluation.num_beams} beams" if evaluation.num_beams else ""),
+            metric_type=_HUB_METRICS.get(name, name.split("_")[0]),
+            metric_name=f"{LABELS[name]} (%)"
+            + (f", {evaluation.num_beams} beams" if evaluation.num_beams else "")
+            + (f", {evaluation.variant}" if evaluation.variant else ""),
             metric_value=round(100 * metric["value"], 2),
             metric_args={
                 **{key: round(100 * metric[key], 2) for key in ("low", "high") if key in metric},
@@ -353,14 +387,14 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         for name, metric in evaluation.metrics.items()
     ]
     return ModelCardData(
-        language=list(facts.language),
+        language=list(facts.language) or None,
         license=facts.licence,
         library_name="transformers",
         pipeline_tag=task,
         base_model=[name for name in facts.base_model if "/" in name] or None,
         datasets=[name for name in facts.datasets if "/" in name] or None,
-        metrics=sorted({"wer", "cer"} & {name for e in facts.evaluations for name in e.metrics}) or None,
-        tags=["amvi", facts.stage, *(["code-switching"] if kind.code_switching else []), "vietnamese"],
+        metrics=sorted({_HUB_METRICS.get(n, n) for e in facts.evaluations for n in e.metrics} & _HUB_KNOWS) or None,
+        tags=_tags(facts),
         model_name=(facts.repo_id or f"amvi-{facts.stage}").split("/")[-1] if results else None,
         eval_results=results or None,
     )

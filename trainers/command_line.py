@@ -1,4 +1,4 @@
-"""What `eval_asr.py`, `transcribe.py` and `publish.py` are told, one dataclass each.
+"""What `eval_asr.py`, `eval_ser.py`, `transcribe.py` and `publish.py` are told, one dataclass each.
 
 Read by the strict loader of training configs: an unknown option gets a "did you mean", and nothing here imports torch,
 so that a mistake costs a second.
@@ -7,7 +7,7 @@ so that a mistake costs a second.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 
@@ -15,6 +15,10 @@ from data_scripts.sources import SourceArguments
 from trainers.checks import require, require_non_negative, require_positive
 from trainers.config import load_config
 from trainers.secrets import hide_tokens
+from trainers.ser_arguments import default_labels
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Search = Literal["greedy", "beam", "ctc_greedy", "ctc_beam"]
@@ -81,6 +85,66 @@ class EvaluationArguments:
         require_non_negative(self, "", ["bootstrap_samples", "seed", "lm_weight"])
         _check_search(self, max(self.num_beams))
         require(self.output.endswith(".json"), "output", f"must end in .json, got {self.output!r}")
+
+
+@dataclass
+class SEREvaluationArguments:
+    """Which emotion classifiers are evaluated on what."""
+
+    data: SourceArguments
+    """The test set: rows with an emotion."""
+    model: list[str]
+    """Folders or Hub ids, ours or any that pipeline("audio-classification") loads; one column each."""
+    labels: dict[str, list[str]] = field(default_factory=default_labels)
+    """Classes, each with the emotions it stands for; rows of other emotions are left out."""
+    label_maps: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Corpus -> classes with their emotions, where a corpus differs from `labels`."""
+    model_labels: dict[str, str] = field(default_factory=dict)
+    """Label of a model of others -> class, as {neu: neutral, ang: negative}; labels named like a class or like one of
+    its emotions need none, others are left out and the rest of the probabilities made to sum to 1."""
+    rules: Any = False
+    """Also count what linguistic rules on the transcripts bring: true (the shipped lexicon) or a lexicon of your own
+    (.json). They need the classes neutral and negative."""
+    knn: Literal["both", "with", "without"] = "both"
+    """Neighbours of models that have a k-NN datastore: both gives two columns."""
+    batch_size: int = 8
+    """Utterances classified at once."""
+    device: str = "auto"
+    """auto (the first GPU, else the CPU), cpu, cuda:0, ..."""
+    dtype: Dtype = "auto"
+    """Precision of the weights; auto is that of the checkpoint."""
+    max_duration_s: float = 600.0
+    """Longer recordings are skipped and reported."""
+    bootstrap_samples: int = 1000
+    """Resamples behind the intervals; 0 leaves the intervals out."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    trust_remote_code: bool = False
+    """Let a model of others run the Python files of its repository; models of this package never need it."""
+    card: bool = False
+    """Add the figures to the card of every evaluated local model that has one."""
+    output: str = "ser_metrics.json"
+    """Report; the predictions (.predictions.jsonl) and a page with audio (.html) go beside it."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.model), "model", "nothing to evaluate: give --model MODEL [...]")
+        require_positive(self, "", ["batch_size", "max_duration_s"])
+        require_non_negative(self, "", ["bootstrap_samples", "seed"])
+        require(self.output.endswith(".json"), "output", f"must end in .json, got {self.output!r}")
+        lexicon = isinstance(self.rules, str) and self.rules.endswith(".json")
+        require(
+            isinstance(self.rules, bool) or lexicon,
+            "rules",
+            f"must be true, false or a .json file, got {self.rules!r}",
+        )
+        if self.rules:
+            absent = [name for name in ("neutral", "negative") if name not in self.labels]
+            require(
+                not absent, "rules", f"need the classes neutral and negative; {', '.join(absent)} is none of yours"
+            )
+        unknown = sorted(set(self.model_labels.values()) - set(self.labels))
+        classes = ", ".join(self.labels)
+        require(not unknown, "model_labels", f"{', '.join(unknown)} is no class; the classes are: {classes}")
 
 
 @dataclass
@@ -178,7 +242,7 @@ class PublishingArguments:
         require_positive(self, "", ["deadline_s"])
 
 
-T = TypeVar("T", EvaluationArguments, TranscriptionArguments, PublishingArguments)
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def load_arguments(

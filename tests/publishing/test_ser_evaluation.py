@@ -1,0 +1,186 @@
+"""Evaluation of emotion classifiers end to end, and the arguments of its script."""
+
+import json
+
+import numpy as np
+import pytest
+
+from scripts.eval_ser import main as eval_main
+from trainers.card import read_card_facts
+from trainers.command_line import SEREvaluationArguments, load_arguments
+from trainers.metrics.classes import class_scores
+from trainers.ser_evaluation import class_of_label, duration_bin
+
+from .ser_folders import save_corpus, save_emotion2vec, save_ser, save_stock
+
+CLASSES = ["neutral", "negative"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return save_corpus(tmp_path_factory.mktemp("emotions") / "corpus")
+
+
+@pytest.fixture(scope="module")
+def ser(tmp_path_factory):
+    return save_ser(tmp_path_factory.mktemp("ser") / "model")
+
+
+@pytest.fixture(scope="module")
+def report(corpus, ser, tmp_path_factory):
+    root = tmp_path_factory.mktemp("eval")
+    stock = save_stock(root / "stock")
+    output = root / "metrics.json"
+    argv = ["--model", str(ser), str(stock), "--data.path", str(corpus), "--rules", "true", "--card", "true"]
+    argv += ["--model_labels", "{neu: neutral, ang: negative}", "--batch_size", "3", "--bootstrap_samples", "50"]
+    assert eval_main([*argv, "--device", "cpu", "--output", str(output)]) == 0
+    return output
+
+
+def test_every_way_of_using_a_model_is_a_row(report):
+    result = json.loads(report.read_text())
+    ways = [(row["kind"], row["knn"], row["rules"] is not None) for row in result["rows"]]
+    assert ways == [
+        ("amvi_ser", True, False),
+        ("amvi_ser", True, True),
+        ("amvi_ser", False, False),
+        ("amvi_ser", False, True),
+        ("wav2vec2", None, False),
+        ("wav2vec2", None, True),
+    ]
+    assert result["classes"] == CLASSES and result["data"]["utterances"] == 7
+    assert result["left_out"]["counts"]["dropped"] == {"emotion_without_class": 1}
+    assert sum(result["skipped"]["counts"]["dropped"].values()) == 2
+    probabilities = {"ece", "ece_classwise", "nll", "brier"}
+    for row in result["rows"]:
+        expected = {"uar", "accuracy", "f1_macro"} | (set() if row["rules"] else probabilities)
+        assert set(row["metrics"]) == expected and row["rtf"] > 0
+        assert row["metrics"]["uar"].keys() == {"value", "low", "high", "speaker_low", "speaker_high"}
+        assert np.sum(row["confusion"]) == 7 and row["bootstrap"]["speakers"] == 5
+    assert "difference" not in result["rows"][0] and result["rows"][4]["difference"]["to"].endswith("with neighbours")
+    # "sad" is one of the emotions of a class: it needs no mapping; "hap" is of no class.
+    mapped = {"neu": "neutral", "hap": None, "ang": "negative", "sad": "negative"}
+    assert result["rows"][4]["model_labels"] == mapped
+
+
+def test_predictions_are_those_that_were_scored(report):
+    result = json.loads(report.read_text())
+    lines = [json.loads(line) for line in report.with_suffix(".predictions.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines[:7]] == ["u0", "u1", "u2", "u3", "u4", "u5", "u7"]
+    for row in result["rows"]:
+        own = [x for x in lines if all(x[key] == row[key] for key in ("model", "knn", "rules"))]
+        scores = class_scores([x["reference"] for x in own], [x["label"] for x in own], CLASSES)
+        assert {name: row["metrics"][name]["value"] for name in scores} == pytest.approx(scores)
+        for line in own:
+            assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+            if not row["rules"]:
+                assert line["label"] == max(line["probabilities"], key=line["probabilities"].get)
+
+
+def test_the_gain_of_rules_is_counted(report):
+    result = json.loads(report.read_text())
+    lines = [json.loads(line) for line in report.with_suffix(".predictions.jsonl").read_text().splitlines()]
+    for number in (1, 3, 5):
+        plain, revised = lines[7 * (number - 1) : 7 * number], lines[7 * number : 7 * (number + 1)]
+        changed = [(a, b) for a, b in zip(plain, revised, strict=True) if a["label"] != b["label"]]
+        gain = result["rows"][number]["rules_gain"]
+        assert gain["changed"] == len(changed) == gain["mended"] + gain["broken"]
+        assert gain["mended"] == sum(b["label"] == b["reference"] for _, b in changed)
+        before, after = (result["rows"][n]["metrics"]["uar"]["value"] for n in (number - 1, number))
+        assert gain["uar"]["value"] == pytest.approx(after - before)
+
+
+def test_groups_add_up(report):
+    row = json.loads(report.read_text())["rows"][0]
+    for kind, names in (("corpus", {"one", "two"}), ("emotion", {"neutral", "angry", "calm", "sad", "fearful"})):
+        groups = row["groups"][kind]
+        assert {each["name"] for each in groups} == names
+        assert sum(each["utterances"] for each in groups) == 7
+        right = sum(each["utterances"] * each["accuracy"] for each in groups)
+        assert right / 7 == pytest.approx(row["metrics"]["accuracy"]["value"])
+    assert next(g for g in row["groups"]["emotion"] if g["name"] == "sad")["recall"]["neutral"] is None
+    assert {each["name"] for each in row["groups"]["speaker"]} >= {"one s0", "two s2"}
+
+
+def test_a_page_lies_beside_the_report(report):
+    page = report.with_suffix(".html").read_text(encoding="utf-8")
+    for row in json.loads(report.read_text())["rows"]:
+        assert f"{100 * row['metrics']['uar']['value']:.2f}" in page
+    for part in (
+        "<audio controls",
+        "Confusion matrix: neutral heard as",
+        "Reliability: of",
+        "By emotion",
+        "hap → left",
+    ):
+        assert part in page, part
+
+
+def test_figures_reach_the_card(report, ser):
+    evaluations = read_card_facts(ser).evaluations
+    assert [(each.model, each.variant) for each in evaluations[:3]] == [
+        (None, "with neighbours"),
+        (None, "with neighbours, with rules"),
+        (None, "without neighbours"),
+    ]
+    text = (ser / "README.md").read_text(encoding="utf-8")
+    assert "type: recall" in text and "UAR (%), without neighbours" in text and "| baseline stock | corpus" in text
+    assert str(ser) not in text
+
+
+def test_labels_of_others():
+    classes = {"neutral": ["neutral", "calm"], "negative": ["angry", "sad"]}
+    found = {
+        name: class_of_label(name, classes, {"A": "negative"}) for name in ("Neutral", "SAD", "happy", "A", "calm")
+    }
+    assert found == {"Neutral": "neutral", "SAD": "negative", "happy": None, "A": "negative", "calm": "neutral"}
+    assert duration_bin(2.0) == "2 to 4 s" and duration_bin(20) == "15 s and more" and duration_bin(None) == ""
+
+
+def test_seven_classes_and_a_label_map(corpus, tmp_path, capsys):
+    model = save_emotion2vec(tmp_path / "model")
+    argv = ["--model", str(model), "--data.path", str(corpus), "--device", "cpu", "--bootstrap_samples", "0"]
+    maps = "{two: {neutral: [fearful, happy], negative: [angry]}}"
+    output = tmp_path / "m.json"
+    assert eval_main([*argv, "--label_maps", maps, "--output", str(output)]) == 0
+    row = json.loads(output.read_text())["rows"][0]
+    assert {k: v["utterances"] for k, v in row["classes"].items()} == {"neutral": 5, "negative": 3}
+    assert set(row["metrics"]["uar"]) == {"value"} and row["knn"] is None
+    assert eval_main([*argv, "--labels", "{neutral: [neutral], angry: [angry]}", "--output", str(output)]) == 2
+    assert "no label for the class angry; its labels are neutral, negative" in capsys.readouterr().err
+
+
+def test_errors_are_one_line(corpus, tmp_path, capsys):
+    for model, data, more, message in (
+        (tmp_path / "none", corpus, [], "cannot load"),
+        (tmp_path, tmp_path / "nothing", [], "nothing"),
+        (tmp_path, corpus, ["--labels", "{a: [surprised], b: [positive]}"], "has an emotion of a class"),
+        (tmp_path, corpus, ["--labels", "{neutral: [neutral], negative: [cross]}"], "no emotion 'cross'"),
+        (tmp_path, corpus, ["--max_duration_s", "0.2"], "can be scored"),
+        (tmp_path, corpus, ["--rules", str(tmp_path / "gone.json")], "gone.json"),
+    ):
+        argv = ["--model", str(model), "--data.path", str(data), "--output", str(tmp_path / "m.json"), *more]
+        assert eval_main(argv) == 2
+        error = capsys.readouterr().err
+        assert error.splitlines()[-1].startswith("error: ") and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model", "a", "--data.path", "x", "--rule", "true"], "did you mean rules"),
+        (["--model", "a", "--data.path", "x", "--rules", "lexicon.txt"], "true, false or a .json file"),
+        (
+            ["--model", "a", "--data.path", "x", "--rules", "true", "--labels", "{a: [sad], b: [calm]}"],
+            "need the classes",
+        ),
+        (["--model", "a", "--data.path", "x", "--model_labels", "{x: cross}"], "cross is no class"),
+        (["--model", "a", "--data.path", "x", "--knn", "maybe"], "knn"),
+        (["--model", "a", "--data.path", "x", "--output", "m.txt"], ".json"),
+        (["--data.path", "x"], "model"),
+    ],
+)
+def test_wrong_arguments(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        load_arguments(SEREvaluationArguments, argv)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
