@@ -153,9 +153,9 @@ def apply_rules(
     neutral, negative = labels.index(NEUTRAL), labels.index(NEGATIVE)
     changed_N = (best_N == neutral) & (probabilities_NC[:, negative] >= rules.threshold)
     for index in np.flatnonzero(changed_N):
-        changed_N[index] = rules.suffices(rules.cues(texts[index]))
+        changed_N[index] = rules.suffices(rules.cues(texts[int(index)]))
     best_N[changed_N] = negative
-    return [labels[index] for index in best_N], changed_N
+    return [labels[int(index)] for index in best_N], changed_N
 
 
 def rule_gain(
