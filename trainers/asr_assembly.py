@@ -43,6 +43,7 @@ __all__ = [
     "build_metrics",
     "build_processor_and_model",
     "card_facts",
+    "complete_model",
     "finished_model",
     "main_metric",
     "make_trainer",
@@ -210,6 +211,11 @@ def add_adapters(stage: Stage, config: ASRConfig, base_folder: Path, *, save: bo
 def finished_model(config: ASRConfig, model: Any) -> Any:
     """The model as it is published: of a Whisper without what only training needs."""
     return finished_whisper(model) if config.system == "whisper" else model
+
+
+def complete_model(config: ASRConfig, trainer: Any) -> dict[str, float]:
+    """Nothing more: the finished model needs no rows."""
+    return {}
 
 
 # Rows

@@ -235,6 +235,11 @@ def finished_model(config: Config, model: Any) -> Any:
     return model
 
 
+def complete_model(config: Config, trainer: Any) -> dict[str, float]:
+    """Nothing more: the finished model needs no rows."""
+    return {}
+
+
 def build_collator(config: Config, stage: Stage, *, augment: bool = True) -> Any:
     """The collator of a stage.
 

@@ -89,7 +89,7 @@ def data_fingerprint(rows: Any, sources: Sequence[Any]) -> str:
                 digest.update(repr(batch.column(name).to_pylist()).encode())
     elif hasattr(rows, "blocks"):
         for name in ("id", "text", "duration_s"):
-            digest.update(repr(rows[name]).encode())
+            digest.update(repr(list(rows[name])).encode())
     return digest.hexdigest()
 
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_scripts.mixtures import Passes, mix, replay_weights, temperature_weights
-from data_scripts.sampling import ratio_counts, ratio_sample
+from data_scripts.mixtures import mix, replay_weights, temperature_weights
 from data_scripts.sources import SourceArguments, SourceError, load_source
 from trainers.arguments import RunConfig
 from trainers.checks import ConfigError
 from trainers.label_limits import LabelLimits, drop, drop_long_labels
+from trainers.processes import rank, world_size
+from trainers.row_classes import label_parts, with_labels
+from trainers.row_selection import Select, selection
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -28,16 +30,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Select = Callable[[int], np.ndarray]
-
 
 @dataclass
 class Rows:
     """What a run trains and evaluates on."""
 
-    train: "Dataset | ShardRows | IterableDataset"
-    """Training rows, each once; a stream if any source streams that is not a prepared folder."""
-    validation: "Dataset | None"
+    train: "Dataset | ShardRows | IterableDataset | Any"
+    """Training rows, each once; a stream if any source streams that is not a prepared folder. Of emotion runs with
+    `label`, as those of `validation` (`trainers.ser_rows.LabelledRows`)."""
+    validation: "Dataset | Any | None"
     """Evaluation rows; None where the run does not evaluate."""
     reports: "dict[str, DropReport]"
     """What was dropped and mended, by split and source."""
@@ -73,8 +74,10 @@ def build_datasets(config: RunConfig, report_folder: str | Path | None = None) -
         parts.append(synthetic_rows(data.synthetic_sentences, config.training.seed, "train"))
         weights.append(1.0)
         names.append("generated sentences")
+    parts, train_labels = label_parts(config, parts, names, "train", reports)
     train, passes = mix(parts, _weights(config, parts, weights), config.training.seed, names)
     validation, heard = None, seen
+    validation_labels: Any = None
     if config.training.eval_strategy != "no" or config.training.eval_on_start:
         seen = Seen()
         parts = [
@@ -84,6 +87,8 @@ def build_datasets(config: RunConfig, report_folder: str | Path | None = None) -
         if text and data.synthetic_validation_sentences:
             count = data.synthetic_validation_sentences
             parts.append(synthetic_rows(count, config.training.seed, "validation"))
+        names = [source.path for source in validation_sources]
+        parts, validation_labels = label_parts(config, parts, names, "validation", reports)
         validation = mix(parts, [1.0] * len(parts), config.training.seed).rows
     _save_reports(reports, report_folder)
     _on_every_rank(lambda: _refuse_repeats(config, reports, heard, seen))
@@ -92,7 +97,9 @@ def build_datasets(config: RunConfig, report_folder: str | Path | None = None) -
     for key, rows in (("data.train", train), ("data.validation", validation)):
         if rows is not None and hasattr(rows, "__len__") and not len(rows):
             raise ConfigError(key, "no usable row is left; see the drop report above")
-    return Rows(train, validation, reports, _select(config, train, passes))
+    if train_labels is not None:
+        train, validation = with_labels(config, train, train_labels, validation, validation_labels)
+    return Rows(train, validation, reports, selection(config, train, passes))
 
 
 def _weights(config: RunConfig, parts: list[Any], weights: list[float]) -> list[float]:
@@ -112,28 +119,6 @@ def _weights(config: RunConfig, parts: list[Any], weights: list[float]) -> list[
         if not any(group):
             raise ConfigError(key, "no usable row is left; see the drop report above")
     return replay_weights(amounts, weights, num_replayed, config.data.replay_share)
-
-
-def _select(config: RunConfig, rows: Any, passes: Passes | None) -> Select | None:
-    short_medium = config.data.short_medium
-    if not short_medium.ratio:
-        return passes
-    lengths, seed = np.array(rows["duration_s"]), config.training.seed
-    boundary, longest = short_medium.boundary_s, short_medium.longest_s
-    try:
-        num_short, num_medium = ratio_counts(lengths, boundary, short_medium.ratio, longest)
-    except ValueError as error:
-        raise ConfigError("data.short_medium", str(error)) from error
-    if rank() == 0:
-        left_out = int((lengths >= (longest or np.inf)).sum())
-        words = "short_medium: %d short and %d medium of %d rows at most in an epoch; %d too long for either"
-        logger.info(words, num_short, num_medium, len(lengths), left_out)
-
-    def select(epoch: int) -> np.ndarray:
-        taken = np.arange(len(lengths)) if passes is None else passes(epoch)
-        return taken[ratio_sample(lengths[taken], boundary, short_medium.ratio, epoch, seed, longest)]
-
-    return select
 
 
 def synthetic_rows(count: int, seed: int, split: str) -> "Dataset":
@@ -163,7 +148,7 @@ def _clean(
         source = replace(source, kind="text")
     elif (trusted := _trusted(config, source, name, seen, reports)) is not None:
         return trusted
-    raw = load_source(source, normalise=False, fill_durations=not text)
+    raw = load_source(source, need_text=config.needs_text, normalise=False, fill_durations=not text)
 
     def validate() -> "Dataset | IterableDataset":
         clean = _validated(config, raw, source, name, seen, reports, text)
@@ -223,7 +208,7 @@ def _trusted(config: RunConfig, source: SourceArguments, name: str, seen: Any, r
     from data_scripts.validate import Limits
 
     shortest, longest = config.data.min_duration_s, config.data.max_duration_s
-    files, problem = trusted_files(folder, source.split, Limits(shortest, longest))
+    files, problem = trusted_files(folder, source.split, Limits(shortest, longest, **_text_limits(config)))
     if problem:
         logger.info("%s, split %s: every row is checked, because %s", source.path, source.split, problem)
         return None
@@ -273,6 +258,15 @@ def _fitting(config: RunConfig, files: list[str], keep: np.ndarray, report: "Dro
     return fits
 
 
+def _text_limits(config: RunConfig) -> dict[str, Any]:
+    """What text a row must have; where text is no target, any will do."""
+    from data_scripts.text.normalize import PROBLEM_CODES
+
+    if config.needs_text:
+        return {}
+    return {"need_text": False, "keep_text_problems": tuple(code for code in PROBLEM_CODES if code != "empty")}
+
+
 class AllNew:
     """Finds no repeats: a stream is read many times over, and its ids are more than can be remembered."""
 
@@ -296,6 +290,7 @@ def _validated(
     clean, report = validate_rows(
         raw,
         need_audio=not text,
+        **_text_limits(config),
         min_duration_s=data.min_duration_s,
         max_duration_s=data.max_duration_s,
         max_drop_fraction=data.max_dropped,
@@ -369,20 +364,6 @@ def _save_reports(reports: dict[str, Any], folder: str | Path | None) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, report in reports.items():
         report.save(Path(folder) / f"drop_report-{name}.json")
-
-
-def world_size() -> int:
-    """Processes of this launch that have met."""
-    import torch
-
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def rank() -> int:
-    """Number of this process among them."""
-    import torch
-
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def audio_hours(rows: Any) -> float | None:

@@ -18,6 +18,7 @@ from trainers.ser_model_arguments import (
     SpeechFormerArguments,
     SupConArguments,
 )
+from trainers.ser_rows import DEFAULT_LABELS, check_labels
 
 __all__ = [
     "DFATArguments",
@@ -34,8 +35,6 @@ __all__ = [
 ]
 
 SERSystem = Literal["fusion", "emotion2vec", "dfat"]
-# The binary task of the challenge; emotions that are in no class are left out.
-DEFAULT_LABELS = {"neutral": ["neutral", "calm"], "negative": ["negative", "angry", "sad", "fearful", "disgust"]}
 
 
 def default_labels() -> dict[str, list[str]]:
@@ -47,7 +46,9 @@ class SamplingArguments:
     """Which rows an epoch takes."""
 
     balanced: bool = False
-    """As many rows of every class in each epoch."""
+    """As many rows of every class in each epoch; those of scarce classes come more than once."""
+    corpora: bool = False
+    """With balanced: of every class as many rows of each corpus that has it."""
 
 
 @dataclass
@@ -118,7 +119,7 @@ class SERRunConfig(RunConfig):
     kind: ClassVar[str] = "ser"
 
     def __post_init__(self) -> None:
-        self._check_labels()
+        check_labels(self.labels, self.label_maps)
         super().__post_init__()
         smoothing = "is for text: use model.fusion.label_smoothing"
         require(not self.training.label_smoothing_factor, "training.label_smoothing_factor", smoothing)
@@ -166,21 +167,6 @@ class SERRunConfig(RunConfig):
             every = f"{source.path} streams, but classes are counted over all rows: set its streaming to false"
             require(not source.streaming, "data.train", every)
 
-    def _check_labels(self) -> None:
-        require(len(self.labels) >= 2, "labels", f"must name at least two classes, got {', '.join(self.labels)}")
-        for key, labels in {
-            "labels": self.labels,
-            **{f"label_maps.{k}": v for k, v in self.label_maps.items()},
-        }.items():
-            unknown = ", ".join(sorted(set(labels) - set(self.labels)))
-            require(not unknown, key, f"unknown class {unknown}; the classes are {', '.join(self.labels)}")
-            emotions = [emotion for some in labels.values() for emotion in some]
-            twice = sorted({emotion for emotion in emotions if emotions.count(emotion) > 1})
-            require(not twice, key, f"{', '.join(twice)} is in two classes; each emotion belongs to one")
-        empty = [name for name, emotions in self.labels.items() if not emotions]
-        filled = f"class {', '.join(empty)} has no emotion; list those that it stands for"
-        require(not empty or bool(self.label_maps), "labels", filled)
-
     def _check_weights(self) -> None:
         given, key = self.class_weights, "class_weights"
         if isinstance(given, list):
@@ -189,6 +175,8 @@ class SERRunConfig(RunConfig):
             require(numbers and len(given) == len(self.labels), key, each)
         else:
             require(given in ("none", "balanced"), key, f"must be none, balanced or a list of numbers, got {given!r}")
+        by = "needs sampling.balanced: true"
+        require(self.sampling.balanced or not self.sampling.corpora, "sampling.corpora", by)
         if self.sampling.balanced:
             twice = "balanced would count rare classes twice together with class_weights: balanced; choose one"
             require(given != "balanced", "sampling.balanced", twice)

@@ -87,6 +87,10 @@ class Assembly(Protocol):
         """The trained model as it is published."""
         ...
 
+    def complete_model(self, config: Any, trainer: Any, /) -> dict[str, float]:
+        """What a finished model still needs of the rows, on every process; scores that are changed by it."""
+        ...
+
     def make_trainer(self, config: Any, stage: Stage, /, **common: Any) -> Any:
         """The Trainer, from the arguments that every Trainer here takes."""
         ...
@@ -224,7 +228,8 @@ def set_up(config: RunConfig, run: Run, main_metric: str) -> Seq2SeqTrainingArgu
 
 def training_texts(rows: Any) -> list[str]:
     """Texts for the tokenizer: all of a data set, the first of a stream."""
-    return list(rows["text"]) if hasattr(rows, "num_rows") else [row["text"] for row in rows.take(STREAM_TEXTS)]
+    streamed = hasattr(rows, "take") and not hasattr(rows, "num_rows")
+    return [row["text"] for row in rows.take(STREAM_TEXTS)] if streamed else list(rows["text"])
 
 
 def trainer_arguments(
@@ -280,10 +285,10 @@ def card(
     }
     write_model_card(
         folder,
-        stage=config.trains,  # type: ignore[arg-type]
+        stage=own.pop("stage", config.trains),
         datasets=list(dict.fromkeys(source.path for source in config.train_sources())),
-        normalizer_version=NORMALIZER_VERSION,
-        spoken_form_version=SPOKEN_FORM_VERSION,
+        normalizer_version=NORMALIZER_VERSION if config.needs_text else None,
+        spoken_form_version=SPOKEN_FORM_VERSION if config.needs_text else None,
         hardware=device_name(args),
         command=command,
         commit=source_commit(),
@@ -305,6 +310,7 @@ def finish(
     if config.lora.rank:
         trainer.model = trainer.model.merge_and_unload()
     trainer.model = assembly.finished_model(config, trainer.model)
+    scores |= assembly.complete_model(config, trainer)
     # Under another name until it is whole: a model folder is a finished model.
     partial = run.model_folder.with_suffix(".partial")
     problem = trainer.write_model(partial)
@@ -349,10 +355,10 @@ def add_figures(config: RunConfig, run: Run, trainer: Any, scores: dict[str, flo
         metrics=metrics,
         dataset=", ".join(dict.fromkeys(source.path for source in sources)) or "generated sentences",
         split="validation",
-        num_beams=config.training.generation_num_beams,
+        num_beams=config.training.generation_num_beams if config.needs_text else None,
         num_utterances=len(trainer.eval_dataset),  # type: ignore[arg-type]
-        normalizer_version=NORMALIZER_VERSION,
-        spoken_form_version=SPOKEN_FORM_VERSION,
+        normalizer_version=NORMALIZER_VERSION if config.needs_text else None,
+        spoken_form_version=SPOKEN_FORM_VERSION if config.needs_text else None,
     )
     if metrics:
         update_model_card(run.model_folder, evaluations=[figures])
