@@ -78,7 +78,7 @@ def read_streams(
             path = folder / f"transcripts-{name}.jsonl"
             texts[name] = transcripts(rows, arguments.text.recogniser, path, device)
     tokenizer = train_tokenizer(texts["train"], arguments.text) if texts else None
-    base = DFATForAudioClassification(
+    base: Any = DFATForAudioClassification(
         model_config(config, candidates(arguments), len(tokenizer) if tokenizer else None)
     ).eval()
     encoder = arguments.acoustic.encoder if "acoustic" in arguments.streams else None

@@ -3,8 +3,10 @@
 Shape legend: N rows, S text features, M members, C classes.
 """
 
+import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def build_ensemble(
             def loss(tried: Any, member: Member = member) -> float:
                 return log_loss(out_of_fold(member, folds, labels_N, settings, tried), labels_N)
 
-            study = f"{member.name}-{data_fingerprint(train.rows.rows, config.train_sources())}"
+            study = f"{member.name}-{study_key(config, train)}"
             given = tune(loss, folder, study, trials=arguments.trials, tuning_s=arguments.tuning_s, seed=seed)
             xgb_settings[member.name] = given
         out[member.name] = out_of_fold(member, folds, labels_N, settings, given)
@@ -123,6 +125,15 @@ def build_ensemble(
     if len(arguments.streams) == 2:
         scores |= stream_scores(members, folds, features, held_out, train, validation, settings)
     return model, scores
+
+
+def study_key(config: Any, train: Split) -> str:
+    """Changes with whatever a trial's loss depends on, so that a study is never gone on with for another problem."""
+    arguments = asdict(config.model.dfat)
+    kept = {name: value for name, value in arguments.items() if name not in ("trials", "tuning_s", "num_threads")}
+    rows = data_fingerprint(train.rows.rows, config.train_sources())
+    facts = [rows, train.labels_N.tolist(), kept, config.training.seed]
+    return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
 
 def predict_members(classifiers: Classifiers, features: FeatureSet) -> np.ndarray:

@@ -26,7 +26,7 @@ from transformers import set_seed
 
 from data_scripts.text.normalize import NORMALIZER_VERSION
 from models.dfat import DFATForAudioClassification, build_feature_extractor
-from trainers.card import LABELS, Evaluation, source_commit, update_model_card, write_model_card
+from trainers.card import LABELS, Evaluation, describe_hardware, source_commit, update_model_card, write_model_card
 from trainers.checks import ConfigError
 from trainers.dfat.arguments import DFATArguments
 from trainers.dfat.building import Split, read_streams
@@ -138,12 +138,7 @@ def save(config: Any, run: Run, model: DFATForAudioClassification, tokenizer: An
 
 
 def write_card(
-    config: Any,
-    folder: Path,
-    model: DFATForAudioClassification,
-    xgb: dict[str, Any],
-    hours: float | None,
-    command: str,
+    config: Any, folder: Path, model: DFATForAudioClassification, hours: float | None, command: str
 ) -> None:
     """README.md and card.json of the finished model."""
     encoder = config.model.dfat.acoustic.encoder if model.encoder is not None else None
@@ -158,7 +153,7 @@ def write_card(
         base_model=[encoder] if encoder else [],
         datasets=list(dict.fromkeys(source.path for source in config.train_sources())),
         normalizer_version=NORMALIZER_VERSION if model.text is not None else None,
-        hardware="CPU" if model.device.type == "cpu" and not torch.cuda.is_available() else None,
+        hardware=describe_hardware(),
         command=command,
         commit=source_commit(),
         training={name: value for name, value in training.items() if value is not None},
