@@ -47,7 +47,7 @@ class DataArguments:
     replay_share: float = 0.0
     """Share of each epoch's seconds (with streaming: of its rows) that comes from data.replay, in turns."""
     max_rows: int | None = None
-    """Rows read from each source, the first ones; null reads all."""
+    """Rows read from each source, the first ones (for emotions: the first of each); null reads all."""
     min_duration_s: float = 0.1
     """Shorter utterances are dropped and reported."""
     max_duration_s: float = 30.0

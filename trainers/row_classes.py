@@ -1,6 +1,8 @@
 """The classes of the rows of an emotion run: each source sorted by itself, before sources are mixed."""
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,20 @@ from trainers.arguments import RunConfig
 from trainers.ser_rows import LabelledRows, apply_labels
 
 logger = logging.getLogger(__name__)
+
+
+def first_of_each(emotions: Iterable[str | None], count: int) -> np.ndarray:
+    """Numbers of `count` rows, in rising order: the first of every emotion, then the second of every one, and so on.
+
+    >>> first_of_each(["sad", "sad", "sad", "happy"], 2)
+    array([0, 3])
+    """
+    seen: Counter[str | None] = Counter()
+    turns = []
+    for emotion in emotions:
+        turns.append(seen[emotion])
+        seen[emotion] += 1
+    return np.sort(np.argsort(turns, kind="stable")[:count])
 
 
 def label_parts(

@@ -19,7 +19,7 @@ from trainers.arguments import RunConfig
 from trainers.checks import ConfigError
 from trainers.label_limits import LabelLimits, drop, drop_long_labels
 from trainers.processes import rank, world_size
-from trainers.row_classes import label_parts, with_labels
+from trainers.row_classes import first_of_each, label_parts, with_labels
 from trainers.row_selection import Select, selection
 
 if TYPE_CHECKING:
@@ -142,13 +142,16 @@ def _clean(
     from datasets import IterableDataset
 
     limit = config.data.max_rows
-    if limit is not None:
+    by_emotion = limit is not None and hasattr(config, "labels")
+    if limit is not None and not by_emotion:
         source = replace(source, max_rows=min(limit, source.max_rows or limit))
     if text:
         source = replace(source, kind="text")
-    elif (trusted := _trusted(config, source, name, seen, reports)) is not None:
+    elif not by_emotion and (trusted := _trusted(config, source, name, seen, reports)) is not None:
         return trusted
     raw = load_source(source, need_text=config.needs_text, normalise=False, fill_durations=not text)
+    if by_emotion:
+        raw = raw.select(first_of_each(raw["emotion"], config.data.max_rows))  # type: ignore[union-attr,arg-type]
 
     def validate() -> "Dataset | IterableDataset":
         clean = _validated(config, raw, source, name, seen, reports, text)

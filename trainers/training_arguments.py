@@ -5,6 +5,7 @@ this dataclass carries the fields that make sense for our trainers, with our def
 """
 
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -106,6 +107,8 @@ class TrainingArguments:
     ] = "adamw_torch_fused"
     """Optimiser; adafactor_scaled takes steps relative to each tensor's size, for a T5 from scratch at about 0.03;
     scaled_adam does so for a Zipformer at 0.045, and clips by itself (max_grad_norm: 0)."""
+    optim_args: str | None = None
+    """sgd: its further arguments, for example momentum=0.9."""
     weight_decay: float = 0.01
     """Decoupled weight decay, not applied to biases and norms."""
     adam_beta1: float = 0.9
@@ -217,6 +220,11 @@ class TrainingArguments:
         require(not (self.fp16 and self.use_cpu), "training.fp16", no_fp16)
 
     def _check_optimiser(self) -> None:
+        given = [] if self.optim_args is None else self.optim_args.replace(" ", "").split(",")
+        good = self.optim_args is None or self.optim == "sgd"
+        good &= all(re.fullmatch(r"(momentum|dampening)=[0-9.e-]+|nesterov=(True|False)", one) for one in given)
+        sgd = f"is for sgd: momentum=0.9, dampening=..., nesterov=True; got {self.optim_args!r} with {self.optim}"
+        require(good, "training.optim_args", sgd)
         if self.optim == "scaled_adam":
             clips = f"must be 0 with training.optim: scaled_adam, which clips by itself; got {self.max_grad_norm}"
             require(self.max_grad_norm == 0, "training.max_grad_norm", clips)
