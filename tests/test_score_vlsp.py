@@ -122,7 +122,7 @@ def evaluated(hypothesis=HYPOTHESIS):
     negative = {"neutral": 0.3, "negative": 0.9}
     ser = [
         {
-            "model": "b", "id": row["id"], "reference": "neutral", "label": row["emotion"],
+            "model": "b", "rules": None, "id": row["id"], "reference": "neutral", "label": row["emotion"],
             "probabilities": {"neutral": 1 - negative[row["emotion"]], "negative": negative[row["emotion"]]},
         }
         for row in rows
@@ -139,12 +139,15 @@ def test_what_the_evaluation_scripts_write(files, run, write):
     assert run([*argv, "--select", "{num_beams: 1}"])[1]["row"] == pytest.approx(run(files)[1]["row"])
     assert run([*argv, "--select.num_beams", "4"])[1]["row"]["syer"] > run(files)[1]["row"]["syer"]
     status, _, _, error = run([*argv, "--select", "{num_beams: 2}"])
-    assert status == 2 and "no row with num_beams '2'; there are 1, 4" in error
+    assert status == 2 and "no row with num_beams 2; there are 1, 4" in error
 
 
 def test_rules(files, run, write):
     asr, ser = evaluated()
     argv = [*files[:2], "--hypothesis", write("asr.jsonl", lines(asr[:5])), write("ser.jsonl", lines(ser))]
+    both = [*argv[:-1], write("both.jsonl", lines([*ser, *(row | {"rules": {"version": "1"}} for row in ser)]))]
+    assert run(both)[0] == 2
+    assert run([*both, "--select", "{rules: null}"])[1]["row"] == run(argv)[1]["row"]
     status, report, shown, _ = run([*argv, "--rules", "true", "--rules_threshold", "0.3"])
     gain = report["rules"]["gain"]
     assert status == 0 and (gain["changed"], gain["mended"], gain["broken"]) == (1, 1, 0)
@@ -266,6 +269,23 @@ def test_bad_json_rows(row, message, run, write):
     argv = ["--reference", write("ref.csv", REFERENCE), "--hypothesis", write("h.jsonl", lines([row]))]
     status, _, _, error = run(argv)
     assert status == 2 and message in error
+
+
+def test_probabilities_of_other_labels(run, write):
+    """Of seven classes: summed over the emotions of each class, those of no class left out."""
+    reference = write("r.csv", "id,text,emotion\n1,tao đi,angry\n2,xin chào,calm\n")
+    scores = {"neutral": 0.25, "calm": 0.05, "angry": 0.1, "sad": 0.1, "happy": 0.5}
+    rows = [{"id": row_id, "text": text, "label": "Calm", "probabilities": scores} for row_id, text in
+            (("1", "tao đi"), ("2", "xin chào"))]  # fmt: skip
+    argv = ["--reference", reference, "--hypothesis", write("h.jsonl", lines(rows)), "--rules", "true"]
+    for threshold, changed_labels in ((0.4, 1), (0.41, 0)):
+        report = run([*argv, "--rules_threshold", str(threshold)])[1]
+        assert report["rules"]["changed"] == changed_labels
+        assert report["metrics"]["accuracy"]["value"] == 50 + 50 * changed_labels
+    named = [row | {"label": "neu", "probabilities": {"neu": 0.6, "ang": 0.4}} for row in rows]
+    argv = ["--reference", reference, "--hypothesis", write("n.jsonl", lines(named))]
+    assert "emotion 'neu' is of no class" in run(argv)[3]
+    assert run([*argv, "--model_labels", "{neu: neutral, ang: negative}"])[1]["metrics"]["accuracy"]["value"] == 50
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ class VLSPArguments:
     """id, text, emotion → column of the reference files, where they have other names: {text: sentence}."""
     hypothesis_columns: dict[str, str] = field(default_factory=dict)
     """The same of the hypothesis files."""
-    select: dict[str, str] = field(default_factory=dict)
-    """Column → value: the hypotheses to take from a file of several systems, such as {num_beams: 4}."""
+    select: dict[str, Any] = field(default_factory=dict)
+    """Column → value: the hypotheses to take from a file of several systems, as {num_beams: 4} or {rules: null}."""
     only: Literal["asr", "ser"] | None = None
     """Score one half although the reference has both."""
     allow_missing: bool = False

@@ -7,6 +7,7 @@ lacks, an emotion that is of no class, a reference without hypothesis.
 
 import csv
 import io
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,9 +64,8 @@ class _Hypotheses:
 
 def class_of(labels: Mapping[str, Sequence[str]], model_labels: Mapping[str, str] | None = None) -> dict[str, str]:
     """Emotion → class; a class stands for itself whatever its emotions are. `model_labels` come on top."""
-    return {emotion: name for name, emotions in labels.items() for emotion in emotions} | {
-        name: name for name in labels
-    }
+    classes = {emotion: name for name, emotions in labels.items() for emotion in emotions}
+    return classes | {name: name for name in labels} | dict(model_labels or {})
 
 
 def pool_scores(scores: Mapping[str, float], classes: Mapping[str, str], where: str) -> dict[str, float]:
@@ -243,7 +243,7 @@ def _read(
     wanted: Mapping[str, str],
     aliases: Mapping[str, Sequence[str]],
     option: str,
-    select: Mapping[str, str] | None = None,
+    select: Mapping[str, Any] | None = None,
 ) -> tuple[list[tuple[str, dict[str, Any]]], dict[str, str], set[str]]:
     """The records of a file, id, text, emotion → its columns, and all of its columns.
 
@@ -269,11 +269,16 @@ def _read(
         )
     for column, value in (select or {}).items():
         if column in found:
-            values = dict.fromkeys(str(record.get(column)) for _, record in records)
-            records = [(place, record) for place, record in records if str(record.get(column)) == value]
+            values = dict.fromkeys(_plain(record.get(column)) for _, record in records)
+            records = [(place, record) for place, record in records if _plain(record.get(column)) == _plain(value)]
             if not records:
-                raise SourceError(f"{path}: no row with {column} {value!r}; there are {', '.join(values)}")
+                raise SourceError(f"{path}: no row with {column} {_plain(value)}; there are {', '.join(values)}")
     return records, names, set(found)
+
+
+def _plain(value: Any) -> str:
+    """A value as it is compared: CSV has text alone, JSON also numbers, true and null."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _id(record: Mapping[str, Any], names: Mapping[str, str], place: str) -> str:
