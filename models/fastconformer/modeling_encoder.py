@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.models.parakeet.modeling_parakeet import (
     ParakeetEncoderBlock,
     ParakeetEncoderConvolutionModule,
@@ -21,6 +22,24 @@ from .modeling_attention import FastConformerAttention, FastConformerPositions, 
 
 # Longer inputs go through the subsampling in pieces: its first convolution makes channels * F / 4 numbers a frame.
 FRAMES_PER_PIECE = 4096
+
+
+def init_weights_as_nemo(module: nn.Module) -> bool:
+    """Initial values of one module's own tensors, torch's defaults: with a fixed 0.02 the subsampling would start out
+    almost silent. False: the module is of no kind that is treated so."""
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+        bound = module.weight[0].numel() ** -0.5
+        init.uniform_(module.weight, -bound, bound)
+        if module.bias is not None:
+            init.uniform_(module.bias, -bound, bound)
+    elif isinstance(module, FastConformerAttention):
+        init.zeros_(module.bias_u)
+        init.zeros_(module.bias_v)
+    elif isinstance(module, FastConformerPositions):
+        init.copy_(module.inv_freq, module.compute_default_relative_positional_parameters(module.config))
+    else:
+        return False
+    return True
 
 
 class Encoded(NamedTuple):
@@ -135,8 +154,18 @@ class FastConformerEncoder(nn.Module):
         self.encode_positions = FastConformerPositions(config)  # pyright: ignore[reportArgumentType]
         self.layers = nn.ModuleList([FastConformerBlock(config, index) for index in range(config.num_hidden_layers)])
 
-    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Encoded:
-        """(B, L, F) features -> `Encoded`. `attention_mask`: (B, L), 1 on true frames, 0 on the padding after them."""
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        layer_states: list[torch.Tensor] | None = None,
+    ) -> Encoded:
+        """(B, L, F) features -> `Encoded`.
+
+        Args:
+            attention_mask: (B, L), 1 on true frames, 0 on the padding after them.
+            layer_states: gets what enters the first block and what leaves each of them, (B, T, D).
+        """
         config = self.config
         batch, frames, _ = input_features.shape
         if attention_mask is None:
@@ -156,9 +185,12 @@ class FastConformerEncoder(nn.Module):
         positions = nn.functional.dropout(positions, p=config.dropout_positions, training=self.training)
         mask_BT = torch.arange(states.shape[1], device=states.device) < lengths_B[:, None]
         padded = not bool(mask_BT.all())
+        if layer_states is not None:
+            layer_states.append(states)
         for layer in self.layers:
             layer.conv.norm.to_be_counted = True  # pyright: ignore
-            if self.training and config.layerdrop > 0 and torch.rand([]) < config.layerdrop:
-                continue
-            states = layer(states, attention_mask=mask_BT if padded else None, position_embeddings=positions)
+            if not self.training or not config.layerdrop or torch.rand([]) >= config.layerdrop:
+                states = layer(states, attention_mask=mask_BT if padded else None, position_embeddings=positions)
+            if layer_states is not None:
+                layer_states.append(states)
         return Encoded(states.masked_fill(~mask_BT[:, :, None], 0.0), lengths_B)

@@ -27,8 +27,7 @@ from transformers.utils import ModelOutput
 from .configuration_fastconformer import SEARCHES, FastConformerConfig
 from .ctc_decoding import ctc_beam, ctc_greedy
 from .hypotheses import Hypothesis, LanguageModel
-from .modeling_attention import FastConformerAttention, FastConformerPositions
-from .modeling_encoder import Encoded, FastConformerEncoder
+from .modeling_encoder import Encoded, FastConformerEncoder, init_weights_as_nemo
 from .pipeline_asr import SpeechRecogniserPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
 from .strict_model import StrictModel, copy_weights, eval_frozen_parts
 from .tdt_loss import tdt_loss
@@ -81,23 +80,13 @@ class FastConformerPreTrainedModel(StrictModel, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As NeMo, which leaves torch's defaults: with a fixed 0.02 the subsampling would start out almost silent."""
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-            bound = module.weight[0].numel() ** -0.5
-            init.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
-                init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, nn.LSTM):
+        """As NeMo, which leaves torch's defaults."""
+        if isinstance(module, nn.LSTM):
             for parameter in module.parameters():
                 init.uniform_(parameter, -(module.hidden_size**-0.5), module.hidden_size**-0.5)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
-        elif isinstance(module, FastConformerAttention):
-            init.zeros_(module.bias_u)
-            init.zeros_(module.bias_v)
-        elif isinstance(module, FastConformerPositions):
-            init.copy_(module.inv_freq, module.compute_default_relative_positional_parameters(module.config))
-        else:
+        elif not init_weights_as_nemo(module):
             super()._init_weights(module)
 
 

@@ -5,14 +5,23 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from .configuration_fastconformer import FastConformerConfig
+from .configuration_zipformer import PER_STACK, ZipformerConfig
 from .filterbank_ser import FilterbankSettings
 
-ENCODER_KINDS = ("wav2vec2", "hubert", "wavlm", "whisper", "emotion2vec", "filterbank")
+ENCODER_KINDS = (
+    "wav2vec2", "hubert", "wavlm", "whisper", "emotion2vec", "fastconformer", "zipformer", "filterbank"
+)  # fmt: skip
 FUSIONS = ("concat", "cross_attention")
 HEADS = ("linear", "mlp", "speechformer")
 POOLINGS = ("mean", "attentive_statistics")
 DEFAULT_LABELS = ("neutral", "negative")
 ENCODER_KEYS = {"name", "kind", "config", "features", "frozen", "normalise"}
+# Of the encoder of a Zipformer, beside those of its stacks.
+ZIPFORMER_FIELDS = (
+    "downsampling", "num_mel_bins", "subsampling_channels", "position_dim", "warmup_batches", "shape_gradients",
+    "mask_padding", "padding_value",
+)  # fmt: skip
 # Far above what these models are built with. A config.json of someone else's may ask for any amount of memory.
 MAX_PARAMETERS, MAX_LAYERS = 10_000_000_000, 1000
 
@@ -34,8 +43,8 @@ class EncoderSpec:
         kind: one of `ENCODER_KINDS`.
         config: fields of the encoder's own configuration; of a filter bank, those of `FilterbankSettings`.
         features: `"conv"` (the layer-normed output of the convolutions, 512 wide in published models), a layer (0 what
-            enters the first one, 12 what leaves the twelfth) or `"mix"` (a learned weighted sum of all layers). A
-            filter bank has its frames alone, 0.
+            enters the first one, 12 what leaves the twelfth) or `"mix"` (a learned weighted sum of all layers). The
+            layers of a Zipformer are its stacks; a filter bank has its frames alone, 0.
         frozen: never trained, never in training mode; only then can its features be cached.
         normalise: whether each waveform is brought to zero mean and unit variance, as its training did; of a filter
             bank, each column of its frames.
@@ -53,6 +62,10 @@ class EncoderSpec:
         """Layers of the whole encoder."""
         if self.kind == "filterbank":
             return 0
+        if self.kind == "fastconformer":
+            return FastConformerConfig(**self.config).num_hidden_layers
+        if self.kind == "zipformer":
+            return len(ZipformerConfig(**self.config).downsampling)
         if self.kind == "emotion2vec":
             return int(self.config.get("num_prenet_layers", 4)) + int(self.config.get("num_main_layers", 8))
         return int(self.config.get("encoder_layers", self.config.get("num_hidden_layers", 12)))
@@ -62,6 +75,10 @@ class EncoderSpec:
         """Width of the states."""
         if self.kind == "filterbank":
             return FilterbankSettings.of(self.config).width
+        if self.kind == "fastconformer":
+            return FastConformerConfig(**self.config).hidden_size
+        if self.kind == "zipformer":
+            return ZipformerConfig(**self.config).hidden_size
         return int(self.config.get("d_model", self.config.get("hidden_size", 768)))
 
 
@@ -168,6 +185,9 @@ class SERConfig(PreTrainedConfig):
         defaults: dict[str, Any] = {"name": item["kind"]}
         if item["kind"] == "filterbank":
             nested, defaults = filterbank_fields(owner, nested, item), {**defaults, "features": 0}
+        elif item["kind"] in ("fastconformer", "zipformer"):
+            nested = recogniser_fields(owner, item["kind"], nested)
+            defaults["normalise"] = False
         spec = EncoderSpec(**{**defaults, **item, "config": nested})
         if not str(spec.name).isidentifier():
             raise ValueError(f"{owner}.name is {spec.name!r}; it must be an identifier such as 'wavlm_large'")
@@ -181,8 +201,8 @@ class SERConfig(PreTrainedConfig):
                 f"{owner}.features is {spec.features!r}; it must be 'conv', 'mix' or a layer from 0 to "
                 f"{spec.num_layers}"
             )
-        if spec.features == "conv" and spec.kind == "whisper":
-            raise ValueError(f"{owner}.features is 'conv', which Whisper does not have; choose a layer or 'mix'")
+        if spec.features == "conv" and spec.kind in ("whisper", "fastconformer", "zipformer"):
+            raise ValueError(f"{owner}.features is 'conv', which a {spec.kind} does not have; choose a layer or 'mix'")
         refuse_huge(owner, spec)
         return {field: getattr(spec, field) for field in ("name", "kind", "config", "features", "frozen", "normalise")}
 
@@ -266,6 +286,21 @@ def filterbank_fields(owner: str, config: dict[str, Any], item: dict[str, Any]) 
     try:
         return FilterbankSettings.of(config).to_dict()
     except ValueError as error:
+        raise ValueError(f"{owner}.config: {error}") from error
+
+
+def recogniser_fields(owner: str, kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """What describes the encoder of a recogniser, with every number, and without its heads and vocabulary."""
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    known = (FastConformerConfig if kind == "fastconformer" else ZipformerConfig).__dataclass_fields__
+    if unknown := sorted(set(fields) - set(known)):
+        raise ValueError(f"{owner}.config: no field {', '.join(unknown)} in the configuration of a {kind}")
+    try:
+        if kind == "fastconformer":
+            return FastConformerConfig(**fields).encoder_fields()
+        whole = ZipformerConfig(**fields)
+        return {name: getattr(whole, name) for name in (*PER_STACK, *ZIPFORMER_FIELDS)}
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{owner}.config: {error}") from error
 
 

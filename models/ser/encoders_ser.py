@@ -31,6 +31,7 @@ from .configuration_emotion2vec import Emotion2VecConfig
 from .configuration_ser import EncoderSpec
 from .filterbank_ser import Filterbank, FilterbankSettings
 from .modeling_emotion2vec import Emotion2VecModel
+from .recognisers_ser import RECOGNISERS
 from .strict_model import InitialisedAsStock
 
 # Below, where transformers' feature extractors and emotion2vec's front end add it to the variance.
@@ -128,6 +129,13 @@ class EncoderBranch(nn.Module):
             self.model: Any = Filterbank(FilterbankSettings.of(spec.config), spec.normalise)
             self.size, self.frame_rate_hz = self.model.size, self.model.frame_rate_hz
             return
+        if spec.kind in RECOGNISERS:
+            config_class, model_class = RECOGNISERS[spec.kind]
+            self.model = model_class(config_class(**spec.config))
+            if isinstance(spec.features, int):
+                self.model.keep_layers(spec.features)
+            self.size, self.frame_rate_hz = self.model.size, self.model.frame_rate_hz
+            return
         config_class, model_class = KINDS[spec.kind]
         fields = {key: value for key, value in spec.config.items() if key != "model_type"}
         config: Any = config_class(**fields)
@@ -163,6 +171,8 @@ class EncoderBranch(nn.Module):
 
     def freeze_constants(self) -> None:
         """Loading marks every tensor as trainable: also Whisper's positions, and a vector that nothing reads."""
+        if self.spec.kind not in KINDS:
+            return
         if self.spec.kind == "whisper":
             self.model.embed_positions.requires_grad_(False)
         vector = getattr(self.model, "masked_spec_embed", None)
@@ -176,15 +186,17 @@ class EncoderBranch(nn.Module):
         """
         waveforms_BN = waveforms_BN.float() * mask_BN
         samples_B = mask_BN.sum(1)
-        # A filter bank normalises its frames.
-        if self.spec.normalise and self.spec.kind != "filterbank":
+        hears_waveforms = self.spec.kind in KINDS
+        # The others normalise their frames.
+        if self.spec.normalise and hears_waveforms:
             waveforms_BN = normalise(waveforms_BN, mask_BN, NORMALISE_EPS.get(self.spec.kind, DEFAULT_EPS))
-        shortest = 1 if self.spec.kind == "filterbank" else self._shortest()
+        shortest = self._shortest() if hears_waveforms else 1
         if waveforms_BN.shape[1] < shortest:
             spare = (0, shortest - waveforms_BN.shape[1])
             waveforms_BN, mask_BN = nn.functional.pad(waveforms_BN, spare), nn.functional.pad(mask_BN, spare)
-        if self.spec.kind == "filterbank":
+        if not hears_waveforms:
             states, lengths_B = self.model(waveforms_BN, samples_B)
+            states = self._keep(states)
         elif self.spec.kind == "whisper":
             states, lengths_B = self._whisper(waveforms_BN, samples_B)
         elif self.spec.kind == "emotion2vec":

@@ -124,6 +124,15 @@ def cosines(num_bins: int, num_cepstra: int) -> torch.Tensor:
     return table.float()
 
 
+def kaldi_power(windows_BTW: torch.Tensor, fft_size: int) -> torch.Tensor:
+    """Power spectrum (B, T, fft_size / 2 + 1) of windows without their mean, pre-emphasised, under Povey's window."""
+    size = windows_BTW.shape[2]
+    windows_BTW = windows_BTW - windows_BTW.mean(2, keepdim=True)
+    before = torch.cat([windows_BTW[..., :1], windows_BTW[..., :-1]], dim=2)
+    window_W = torch.hann_window(size, periodic=False, device=windows_BTW.device).pow(0.85)
+    return torch.fft.rfft((windows_BTW - PREEMPHASIS * before) * window_W, n=fft_size).abs().square()
+
+
 def deltas(frames_BTF: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
     """Slopes over `DELTA_REACH` frames to each side; beyond a clip its first and last frames go on: (B, T, F)."""
     frame_T = torch.arange(frames_BTF.shape[1], device=frames_BTF.device)
@@ -181,15 +190,12 @@ class Filterbank(nn.Module):
         if is_kaldi:
             spare = (0, max(0, size - waveforms_BN.shape[1]))
             windows_BTW = nn.functional.pad(waveforms_BN * KALDI_SCALE, spare).unfold(1, size, settings.hop_samples)
-            windows_BTW = windows_BTW - windows_BTW.mean(2, keepdim=True)
-            before = torch.cat([windows_BTW[..., :1], windows_BTW[..., :-1]], dim=2)
-            window_W = torch.hann_window(size, periodic=False, device=device).pow(0.85)
-            windows_BTW = (windows_BTW - PREEMPHASIS * before) * window_W
+            power = kaldi_power(windows_BTW, settings.fft_size)
         else:
             around = (size // 2, size - size // 2)
             windows_BTW = nn.functional.pad(waveforms_BN, around).unfold(1, size, settings.hop_samples)
             windows_BTW = windows_BTW * torch.hann_window(size, device=device)
-        power = torch.fft.rfft(windows_BTW, n=settings.fft_size).abs().square()
+            power = torch.fft.rfft(windows_BTW, n=settings.fft_size).abs().square()
         filters = mel_filters(settings.style, settings.num_mel_bins, settings.fft_size).to(device)
         return (power @ filters).clamp(min=KALDI_FLOOR if is_kaldi else PLAIN_FLOOR).log()
 

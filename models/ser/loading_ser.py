@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedConfig
 
 from .configuration_emotion2vec import Emotion2VecConfig
-from .configuration_ser import ENCODER_KINDS
+from .configuration_fastconformer import PARAKEET_HEADS
+from .configuration_ser import ENCODER_KINDS, recogniser_fields
 from .encoders_ser import EncoderBranch
 from .modeling_emotion2vec import Emotion2VecModel
+from .recognisers_ser import PARAKEET_FRONT_END, RECOGNISERS, SAMPLING_RATE, ZIPFORMER_FRONT_END
 from .strict_model import OPTIONAL_ENCODER_TENSORS, copy_weights, plain_weights, refuse_missing, whole_tensors
 
 # What a saved config says about the file that it was read from, not about the encoder.
@@ -54,6 +56,9 @@ def read_encoder(path: str, **hub_kwargs: Any) -> dict[str, Any]:
     Raises:
         ValueError: an architecture that the classifiers have no encoder for.
     """
+    declared = PreTrainedConfig.get_config_dict(path, **hub_kwargs)[0].get("model_type")
+    if declared in PARAKEET_HEADS or declared in RECOGNISERS:
+        return _read_recogniser(path, "zipformer" if declared == "zipformer" else "fastconformer", hub_kwargs)
     config: Any = AutoConfig.from_pretrained(path, **hub_kwargs)
     if config.model_type not in ENCODER_KINDS:
         raise ValueError(
@@ -62,6 +67,30 @@ def read_encoder(path: str, **hub_kwargs: Any) -> dict[str, Any]:
         )
     nested = {key: value for key, value in config.to_dict().items() if key not in FILE_FIELDS}
     return {"kind": config.model_type, "config": nested, "normalise": _normalises(path, config, hub_kwargs)}
+
+
+def _read_recogniser(path: str, kind: str, hub_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A recogniser's encoder; its log-mel front end must be the one that is computed here."""
+    config = RECOGNISERS[kind][0].from_pretrained(path, **hub_kwargs)
+    nested = {key: value for key, value in config.to_dict().items() if key in config.__dataclass_fields__}
+    expected = PARAKEET_FRONT_END if kind == "fastconformer" else ZIPFORMER_FRONT_END
+    front_end = _front_end(path, hub_kwargs)
+    for field, value in {**expected, "feature_size": config.num_mel_bins, "sampling_rate": SAMPLING_RATE}.items():
+        if front_end.get(field, value) != value:
+            raise ValueError(
+                f"{path}: {field} of its feature extractor is {front_end[field]}, but the classifiers compute its "
+                f"log-mel with {value}; use another encoder"
+            )
+    return {"kind": kind, "config": recogniser_fields(path, kind, nested), "normalise": False}
+
+
+def _front_end(path: str, hub_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the feature extractor beside a checkpoint, if there are any."""
+    try:
+        fields = FeatureExtractionMixin.get_feature_extractor_dict(path, **hub_kwargs)[0]
+    except (OSError, ValueError):
+        return {}
+    return fields.get("feature_extractor", fields)
 
 
 def _normalises(path: str, config: Any, hub_kwargs: dict[str, Any]) -> bool:
@@ -82,15 +111,23 @@ def load_encoder(branch: EncoderBranch, path: str, **hub_kwargs: Any) -> None:
     Raises:
         ValueError: the checkpoint lacks a tensor that the model uses, or has one of another shape (named).
     """
-    spec, config = branch.spec, branch.config
+    spec = branch.spec
     hub_kwargs = {"dtype": torch.float32, **hub_kwargs}
     with whole_tensors(), plain_weights(str(path)):
         if spec.kind == "emotion2vec":
             # Ours, whoever registered the name last; it refuses incomplete checkpoints by itself.
             own_config = Emotion2VecConfig.from_pretrained(path)
             source, missing = Emotion2VecModel.from_pretrained(path, config=own_config, **hub_kwargs), set()
+        elif spec.kind in RECOGNISERS:
+            config_class, model_class = RECOGNISERS[spec.kind]
+            source, missing = (
+                model_class.from_pretrained(path, config=config_class(**spec.config), **hub_kwargs),
+                set(),
+            )
         else:
-            source, info = AutoModel.from_pretrained(path, config=config, output_loading_info=True, **hub_kwargs)
+            source, info = AutoModel.from_pretrained(
+                path, config=branch.config, output_loading_info=True, **hub_kwargs
+            )
             prefix = "encoder." if spec.kind == "whisper" else ""
             missing = {key.removeprefix(prefix) for key in info["missing_keys"] if key.startswith(prefix)}
             source = source.get_encoder() if spec.kind == "whisper" else source

@@ -202,13 +202,23 @@ class ZipformerEncoder(nn.Module):
         Returns:
             (B, (T + 1) // 2, D) states.
         """
+        return self.joined(self.stack_outputs(x_BTC, lengths_B, penalty), lengths_B)
+
+    def stack_outputs(
+        self, x_BTC: torch.Tensor, lengths_B: torch.Tensor | None, penalty: float | torch.Tensor = 1e-4
+    ) -> list[torch.Tensor]:
+        """What leaves each stack, (B, T, C) with its own C; arguments as in `forward`."""
         x, outputs = x_BTC, []
         masks = feature_masks(x, self.dims, self.unmasked_dims) if self.training else [None] * len(self.dims)
-        for stack, dim, mask in zip(self.stacks, self.dims, masks, strict=True):
+        for stack, dim, mask in zip(self.stacks, self.dims, masks, strict=False):  # the last stacks may be cut off
             # Channels that the next stack lacks are dropped, those that it has more of begin as zeros.
             x = x[..., :dim] if dim <= x.shape[-1] else F.pad(x, (0, dim - x.shape[-1]))
             x = stack(x, lengths_B, self.mask_padding, mask, penalty)
             outputs.append(x)
+        return outputs
+
+    def joined(self, outputs: list[torch.Tensor], lengths_B: torch.Tensor | None) -> torch.Tensor:
+        """Outputs of the first stacks -> (B, (T + 1) // 2, width of the widest of them)."""
         x = self._widest(outputs)
         if lengths_B is not None and self.mask_padding:
             x = repeat_last(x, lengths_B)

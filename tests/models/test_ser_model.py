@@ -183,7 +183,7 @@ def test_published_size_of_the_winner():
         ({"encoders": [{"kind": "mfcc"}]}, r"encoders\[0\].kind is 'mfcc'; it must be one of"),
         ({"encoders": [{"kind": "hubert", "layers": 3}]}, "unknown fields layers; allowed are"),
         ({"encoders": [{"kind": "hubert", "features": 13}]}, "'mix' or a layer from 0 to 12"),
-        ({"encoders": [{"kind": "whisper", "features": "conv"}]}, "which Whisper does not have"),
+        ({"encoders": [{"kind": "whisper", "features": "conv"}]}, "which a whisper does not have"),
         ({"encoders": [{"kind": "hubert", "config": {"model_type": "bert"}}]}, "model_type 'bert' but kind is"),
         ({"encoders": [{"kind": "hubert"}, {"kind": "hubert"}]}, "give each its own `name`"),
         ({"encoders": [{"kind": "hubert", "name": "a b"}]}, "must be an identifier"),

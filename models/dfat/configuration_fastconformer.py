@@ -1,0 +1,1 @@
+../fastconformer/configuration_fastconformer.py

@@ -1,0 +1,1 @@
+../fastconformer/modeling_attention.py

@@ -1,0 +1,1 @@
+../ser/recognisers_ser.py

@@ -1,0 +1,1 @@
+../zipformer/zipformer_encoder.py

@@ -1,0 +1,1 @@
+../zipformer/zipformer_subsampling.py

@@ -1,0 +1,1 @@
+../zipformer/configuration_zipformer.py
