@@ -54,11 +54,12 @@ def add_metrics(folder: Path, report_path: str, model: str) -> None:
     """Put the figures of an evaluation report into the card of `folder`."""
     import json
 
+    from trainers import evaluation, ser_evaluation
     from trainers.card import update_model_card
-    from trainers.evaluation import card_evaluations
 
     report = json.loads(Path(report_path).read_text(encoding="utf-8"))
-    update_model_card(folder, evaluations=card_evaluations(report, model))
+    kind = ser_evaluation if "classes" in report else evaluation
+    update_model_card(folder, evaluations=kind.card_evaluations(report, model))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ files its `auto_map` names, the processor with both tokenizers, and a card. File
 `training_args.bin`, logs, audio) stay on this machine.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -17,11 +18,13 @@ from typing import Any
 from .model_kinds import KINDS, Kind, kind_of
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+DATASTORE = ("knn.json", "knn.safetensors")
+MEMBER_DIGESTS = "classifiers/digests.json"
 _OPTIONAL_NAMES = {
     "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "normalizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "chat_template.jinja",
-    "README.md", "card.json", "LICENSE", "NOTICE", "knn.json", "knn.safetensors", WEIGHTS, WEIGHTS_INDEX,
+    "README.md", "card.json", "LICENSE", "NOTICE", *DATASTORE, WEIGHTS, WEIGHTS_INDEX,
 }  # fmt: skip
 _RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
 
@@ -67,6 +70,9 @@ def check_folder(folder: str | os.PathLike[str], *, card_required: bool = True) 
     kind = kind_of(config.get("model_type"))
     files = KINDS[kind].files if kind else ()
     problems = [*_weight_problems(root), *_code_problems(root, config, ours=kind is not None and KINDS[kind].own_code)]
+    if not problems:
+        problems += _head_problems(root, KINDS[kind].head if kind else ())
+    problems += [*_datastore_problems(root), *_member_problems(root, kind)]
     for name in (*files, "README.md"):
         if name == "README.md" and not card_required:
             continue
@@ -89,6 +95,7 @@ def files_to_publish(folder: str | os.PathLike[str]) -> list[str]:
     )
     names = _OPTIONAL_NAMES | code | set(_shards(root))
     tokenizer_names = {f"phoneme_tokenizer/{name}" for name in _OPTIONAL_NAMES if name.endswith((".json", ".txt"))}
+    names |= set(_members(root)) if stage_of(root) == "dfat" else set()
     return sorted(
         name
         for name in names | tokenizer_names - {"phoneme_tokenizer/config.json"}
@@ -150,6 +157,54 @@ def _weight_problems(root: Path) -> Iterator[Problem]:
             yield Problem(name, str(error), "save the model again, or copy the file again")
 
 
+def _head_problems(root: Path, head: tuple[str, ...]) -> Iterator[Problem]:
+    """Whoever loaded such a folder by other means than ours would get a head of random numbers."""
+    stored = {name for file in ([WEIGHTS] if (root / WEIGHTS).is_file() else _shards(root))
+              for name in safetensors_tensors(root / file)}  # fmt: skip
+    if missing := [name for name in head if name not in stored]:
+        mend = "save the whole classifier, not its encoder alone"
+        yield Problem(WEIGHTS, f"has no {', '.join(missing)}: the head is missing", mend)
+
+
+def _datastore_problems(root: Path) -> Iterator[Problem]:
+    """A k-NN datastore is two files."""
+    there = [name for name in DATASTORE if (root / name).is_file()]
+    if not there:
+        return
+    mend = "save the model again with its datastore, or delete both files"
+    for name in sorted(set(DATASTORE) - set(there)):
+        yield Problem(name, f"missing, though {there[0]} is there", mend)
+    settings, tensors = (root / name for name in DATASTORE)
+    if settings.is_file() and not isinstance(_read_json(settings), dict):
+        yield Problem(settings.name, "not valid JSON", mend)
+    if tensors.is_file():
+        try:
+            safetensors_tensors(tensors)
+        except ValueError as error:
+            yield Problem(tensors.name, str(error), mend)
+
+
+def _members(root: Path) -> list[str]:
+    """Files of the classical classifiers of a DFAT, as their list of digests names them, and that list."""
+    digests = _read_json(root / MEMBER_DIGESTS)
+    files = digests.get("files") if isinstance(digests, dict) else None
+    names = [name for name in files or {} if re.fullmatch(r"[\w-]+\.(skops|json)", name)]
+    return [MEMBER_DIGESTS, *(f"classifiers/{name}" for name in sorted(names))]
+
+
+def _member_problems(root: Path, kind: Kind | None) -> Iterator[Problem]:
+    if kind != "dfat":
+        return
+    digests = _read_json(root / MEMBER_DIGESTS)
+    files = digests.get("files", {}) if isinstance(digests, dict) else {}
+    for name in _members(root)[1:]:
+        path = root / name
+        if not path.is_file():
+            yield Problem(name, f"missing, though {MEMBER_DIGESTS} names it", "save the model again")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != files[path.name]:
+            yield Problem(name, "is not the file that was saved with this model", "save the model again")
+
+
 def _references(config: Mapping[str, Any]) -> Iterator[str]:
     """Every "module.Class" that a config sends the loader to."""
     for value in (config.get("auto_map") or {}).values():
@@ -195,10 +250,15 @@ def _vocabulary_problems(root: Path, config: Mapping[str, Any], kind: Kind | Non
     if kind == "tspc":
         phoneme_size = (config.get("s2p_config") or {}).get("vocab_size")
         text_size = (config.get("p2t_config") or {}).get("vocab_size")
+    problems: list[Problem] = []
+    if KINDS[kind].task == "audio-classification":
+        text_size = config.get("text_vocab_size")
+        if text_size is not None and not (root / "tokenizer.json").is_file():
+            mend = "save the tokenizer of its transcripts there"
+            problems.append(Problem("tokenizer.json", "missing, though the model reads transcripts", mend))
     sizes = {"tokenizer.json": phoneme_size if kind == "s2p" else text_size}
     if kind in ("p2t", "tspc"):
         sizes["phoneme_tokenizer/tokenizer.json"] = phoneme_size
-    problems = []
     for name, size in sizes.items():
         tokenizer = _read_json(root / name)
         if not isinstance(tokenizer, dict) or not isinstance(size, int):

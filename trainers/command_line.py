@@ -230,7 +230,7 @@ class PublishingArguments:
     private: bool = True
     """Create the repository as private; one that exists keeps its visibility."""
     metrics: str | None = None
-    """Report of eval_asr.py whose figures go into the card."""
+    """Report of eval_asr.py or eval_ser.py whose figures go into the card."""
     message: str = "Upload model"
     """Commit message."""
     deadline_s: float = 600.0

@@ -22,6 +22,8 @@ class ModelKind:
     """First line of its card."""
     files: tuple[str, ...]
     """Files beside config, weights, code and card without which nobody could use it."""
+    head: tuple[str, ...] = ()
+    """Tensors of what answers, without which the model would be an encoder."""
     own_code: bool = True
     """Whether its folder carries Python files, because transformers has no such model."""
     phonemes: bool = False
@@ -79,18 +81,21 @@ KINDS: dict[Kind, ModelKind] = {
         "audio-classification",
         "Speech emotion recognition: pre-trained speech encoders, joined, under one classifier.",
         ("preprocessor_config.json",),
+        head=("head.classifier.weight", "head.classifier.bias"),
     ),
     "emotion2vec": ModelKind(
         ("emotion2vec",),
         "audio-classification",
         "Speech emotion recognition: an emotion2vec encoder with a classifier of utterances.",
         ("preprocessor_config.json",),
+        head=("classifier.weight", "classifier.bias"),
     ),
     "dfat": ModelKind(
         ("amvi_dfat",),
         "audio-classification",
-        "Speech emotion recognition: acoustic and prosodic features under trees of decisions.",
-        (),
+        "Speech emotion recognition: features of a speech encoder and of the transcript under classical classifiers.",
+        ("preprocessor_config.json", "classifiers/digests.json"),
+        head=("member_weights",),
     ),
 }
 

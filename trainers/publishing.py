@@ -93,7 +93,7 @@ def publish(
     names = files_to_publish(root)
     before = call("list the repository", lambda: api.model_info(full_id))
     remote = [sibling.rfilename for sibling in before.siblings or []]
-    stale = [name for name in remote if name not in names and name.endswith((".safetensors", ".py", ".index.json"))]
+    stale = [name for name in remote if name not in names and _is_part_of_a_model(name)]
     logger.info("uploading %d files (%.1f MB) to %s", len(names), _megabytes(root, names), full_id)
 
     def upload() -> Any:
@@ -109,6 +109,11 @@ def publish(
     if wrong:
         raise PublishError(f"{full_id} does not hold what was sent ({', '.join(wrong)} differ in size); publish again")
     return f"{api.endpoint}/{full_id}"
+
+
+def _is_part_of_a_model(name: str) -> bool:
+    """Whether a file, left by an earlier version, would be loaded with this one."""
+    return name.endswith((".safetensors", ".py", ".index.json")) or name.startswith(("knn.", "classifiers/"))
 
 
 def check_rights(repo_id: str, *, private: bool = True, endpoint: str | None = None, deadline_s: float = 60.0) -> str:
@@ -159,7 +164,8 @@ def merge_adapters(folder: str | os.PathLike[str], output: str | os.PathLike[str
     """Load a folder of LoRA adapters onto its base model, merge them and save one plain model.
 
     Args:
-        folder: with adapter_config.json, whose base_model_name_or_path is a folder or Hub id of TSPC or a Whisper.
+        folder: with adapter_config.json, whose base_model_name_or_path is a folder or Hub id of TSPC, a Whisper or an
+            emotion classifier.
         output: a new folder for the merged model; processor files and the card of `folder` are copied along.
 
     Raises:
@@ -171,6 +177,8 @@ def merge_adapters(folder: str | os.PathLike[str], output: str | os.PathLike[str
     from peft import PeftConfig, PeftModel
     from transformers import AutoConfig, WhisperForConditionalGeneration
 
+    import models.emotion2vec as emotion2vec
+    import models.ser as ser
     import models.tspc as tspc
 
     source, target = Path(folder), Path(output)
@@ -188,6 +196,8 @@ def merge_adapters(folder: str | os.PathLike[str], output: str | os.PathLike[str
         "tspc_p2t": tspc.P2TForConditionalGeneration,
         "tspc": tspc.TSPCForConditionalGeneration,
         "whisper": WhisperForConditionalGeneration,
+        "amvi_ser": ser.SERForAudioClassification,
+        "emotion2vec": emotion2vec.Emotion2VecForAudioClassification,
     }
     kind = AutoConfig.from_pretrained(base, trust_remote_code=False).model_type
     if kind not in classes:
@@ -195,6 +205,8 @@ def merge_adapters(folder: str | os.PathLike[str], output: str | os.PathLike[str
             f"the base model {base} is a {kind!r} model; adapters can be merged into: {', '.join(classes)}"
         )
     model = PeftModel.from_pretrained(classes[kind].from_pretrained(base), str(source)).merge_and_unload()
+    if getattr(model, "datastore", None) is not None:
+        model.datastore = None  # its neighbours were embedded without the adapters
     model.save_pretrained(target)
     written = {path.name for path in target.iterdir()}
     candidates = [source, *([Path(base)] if Path(base).is_dir() else [])]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WORST, SPEAKERS = 20, 10
 MIN_SPEAKER_UTTERANCES = 4
+FEW_SPEAKERS = 10  # below, intervals over speakers are too narrow
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 # name → what it is called, its unit and the factor to it; in the order of tables
 METRICS = {
@@ -50,35 +51,44 @@ def _results(page: Page, report: Mapping[str, Any], letters: Sequence[str]) -> N
     rows = report["rows"]
     page.section("Results")
     page.notices(_notices(report))
-    header = ["score"]
-    for letter in letters:
-        header += [letter, f"{letter}: interval"]
-        header += [f"{letter}: over speakers"] if _by_speakers(rows[0]) else []
-    lines = []
-    for name, (label, unit, factor) in METRICS.items():
-        metrics = [row["metrics"].get(name) for row in rows]
-        line: list[Any] = [f"{label}, {unit}" if unit else label]
-        for metric in metrics:
-            places = 2 if factor == 100 else 3
-            line += [Number(factor * metric["value"], f".{places}f") if metric else None, _interval(metric, factor)]
-            line += [_interval(metric, factor, prefix="speaker_")] if _by_speakers(rows[0]) else []
-        lines.append(line)
-    timing: list[Any] = ["real-time factor"]
-    for row in rows:
-        timing += [Number(row["rtf"], ".3f"), "", *([""] if _by_speakers(rows[0]) else [])]
-    bootstrap = rows[0]["bootstrap"]
-    over = f", and over {bootstrap['speakers']} speakers" if bootstrap["speakers"] else ""
-    caption = (
-        "UAR, accuracy and macro F1: higher is better; the others: lower. "
-        f"{100 * bootstrap['confidence']:g} % intervals by bootstrap over utterances{over}; those of calibration "
-        "errors lean upwards, as every resample has gaps of its own"
-    )
-    page.table(header, [*lines, timing], caption=caption, row_headers=True)
+    labels = [f"{label}, {unit}" if unit else label for label, unit, _ in METRICS.values()]
+    caption = "UAR, accuracy and macro F1: higher is better; the others: lower"
     page.table(
-        ["", "system"], [[a, system_name(row)] for a, row in zip(letters, rows, strict=True)], caption="Systems"
+        ["", "system", *labels, "real-time factor"],
+        [
+            [letter, system_name(row), *(_value(row["metrics"], name) for name in METRICS), Number(row["rtf"], ".3f")]
+            for letter, row in zip(letters, rows, strict=True)
+        ],
+        caption=caption,
     )
+    _intervals(page, rows, letters)
     _differences(page, rows, letters)
     _rules(page, rows, letters)
+
+
+def _intervals(page: Page, rows: Sequence[Mapping[str, Any]], letters: Sequence[str]) -> None:
+    bootstrap = rows[0]["bootstrap"]
+    if not bootstrap["num_samples"]:
+        return
+    caption = (
+        f"{100 * bootstrap['confidence']:g} % intervals by bootstrap over utterances; those of calibration errors "
+        "lean upwards, as every resample has gaps of its own"
+    )
+    if speakers := bootstrap["speakers"]:
+        rough = ", too few for more than a rough idea" if speakers < FEW_SPEAKERS else ""
+        caption += f"; and over {speakers} speakers{rough}"
+    lines = []
+    for name, (label, unit, factor) in METRICS.items():
+        for letter, row in zip(letters, rows, strict=True):
+            if metric := row["metrics"].get(name):
+                own = [_interval(metric, factor), _interval(metric, factor, prefix="speaker_")]
+                lines.append([f"{label}, {unit}" if unit else label, letter, _value(row["metrics"], name), *own])
+    page.table(["score", "", "value", "interval", "over speakers"], lines, caption=caption, folded=len(rows) > 3)
+
+
+def _value(metrics: Mapping[str, Any], name: str) -> Number:
+    factor = METRICS[name][2]
+    return Number(factor * metrics[name]["value"] if name in metrics else None, ".2f" if factor == 100 else ".3f")
 
 
 def _notices(report: Mapping[str, Any]) -> list[str]:
@@ -105,7 +115,8 @@ def _differences(page: Page, rows: Sequence[Mapping[str, Any]], letters: Sequenc
                 lines.append([letter, label, value, *own])
     if lines:
         caption = "Differences to A, paired over the same utterances; an interval without zero is a difference"
-        page.table(["", "score", "difference", "interval", "over speakers"], lines, caption=caption)
+        header = ["", "score", "difference", "interval", "over speakers"]
+        page.table(header, lines, caption=caption, folded=len(rows) > 3)
 
 
 def _rules(page: Page, rows: Sequence[Mapping[str, Any]], letters: Sequence[str]) -> None:
@@ -291,10 +302,6 @@ def _setup(page: Page, report: Mapping[str, Any]) -> None:
         if mapped := row.get("model_labels"):
             told[f"labels of {row['model']}"] = ", ".join(f"{a} → {b or 'left out'}" for a, b in mapped.items())
     page.table(["", ""], [[key, value] for key, value in told.items() if value], row_headers=True)
-
-
-def _by_speakers(row: Mapping[str, Any]) -> bool:
-    return "speaker_low" in row["metrics"]["uar"]
 
 
 def _interval(metric: Mapping[str, Any] | None, factor: float, *, prefix: str = "", sign: str = "") -> str | None:
