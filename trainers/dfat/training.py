@@ -31,12 +31,10 @@ from trainers.checks import ConfigError
 from trainers.dfat.arguments import DFATArguments
 from trainers.dfat.building import Split, read_streams
 from trainers.dfat.fusing import build_ensemble
-from trainers.metrics.classes import check_classes
 from trainers.push_queue import STATUS_FILE
 from trainers.rows import audio_hours, build_datasets
 from trainers.runs import Run, begin_run
 from trainers.secrets import hide_tokens
-from trainers.ser_rows import apply_labels
 from trainers.training import NOT_PUBLISHED, open_queue
 
 logger = logging.getLogger(__name__)
@@ -70,14 +68,8 @@ def train_dfat(config: Any, run: Run, argv: Sequence[str]) -> dict[str, float]:
     arguments: DFATArguments = config.model.dfat
     device = "cpu" if config.training.use_cpu or not torch.cuda.is_available() else "cuda"
     rows = build_datasets(config, run.folder)
-    train_rows = labelled(config, rows.train, "train", run.folder)
-    validation_rows = None if rows.validation is None else labelled(config, rows.validation, "validation", run.folder)
-    names = list(config.labels)
-    check_classes(
-        names,
-        [names[label] for label in train_rows["label"]],
-        None if validation_rows is None else [names[label] for label in validation_rows["label"]],
-    )
+    train_rows: Any = rows.train
+    validation_rows: Any = rows.validation
     if "text" in arguments.streams and arguments.text.recogniser is None and not any(train_rows["text"]):
         message = "no training row has a text: set it to a recogniser, or take text out of model.dfat.streams"
         raise ConfigError("model.dfat.text.recogniser", message)
@@ -114,15 +106,6 @@ def check_start(config: Any) -> None:
         raise ConfigError("data.augmentation", "is not for dfat, which hears every recording once: turn it off")
     if config.publish.push and get_token() is None:
         raise ConfigError("publish.push", "needs a token of the Hub: run `hf auth login` or set HF_TOKEN")
-
-
-def labelled(config: Any, rows: Any, name: str, folder: Path) -> Any:
-    """The rows that are of a class; what was left out is reported beside the run."""
-    kept, report = apply_labels(rows, config.labels, config.label_maps, f"emotions-{name}")
-    report.save(folder / f"drop_report-emotions-{name}.json")
-    if not len(kept):
-        raise ConfigError(f"data.{name}", "no row is of a class of `labels`; see the drop report above")
-    return kept
 
 
 def save(config: Any, run: Run, model: DFATForAudioClassification, tokenizer: Any) -> Path:
