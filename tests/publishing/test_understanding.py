@@ -15,7 +15,7 @@ from trainers.recognisers import load_recogniser
 from trainers.understanding import SpeechUnderstandingPipeline, UnderstandingError
 
 from .ser_folders import save_emotion2vec, save_ser, save_stock
-from .tiny_recognisers import save_tiny_zipformer
+from .tiny_recognisers import save_tiny_fastconformer, save_tiny_zipformer
 from .understanding_kit import save_ser_with, talk
 
 RATE = 16_000
@@ -49,6 +49,8 @@ def fusion(tmp_path_factory):
 def shared_ser(recogniser, folder, features, **fields):
     model = recogniser.pipe.model
     kind = model.config.model_type
+    if kind in ("zipformer", "fastconformer"):
+        return load_classifier(str(save_ser_with(folder, kind, model, features, **fields)), device="cpu")
     encoder = model.s2p.encoder if kind == "tspc" else getattr(model, "wav2vec2", None) or model.get_encoder()
     if encoder.config.model_type == "whisper":
         fields["own"] = {"normalise": False, **fields.get("own", {})}
@@ -103,6 +105,35 @@ def test_a_whisper_encoder_that_both_have_runs_once(name, features, tmp_path, re
     alone = 1 if name == "tspc" else 2
     assert understand.encoders.served == len(clips) - alone and len(runs) == 1
     assert_equal_to_separate(understand, clips, results)
+
+
+SIZES = {
+    "fastconformer": {"num_hidden_layers": 2},
+    "zipformer": {"encoder_dim": [24, 16]},  # the last stack is narrower: its states are joined with the first one's
+    "icefall": {"mask_padding": False},
+}
+
+
+@pytest.fixture(scope="module", params=list(SIZES))
+def conformer(request, tmp_path_factory):
+    save = save_tiny_fastconformer if request.param == "fastconformer" else save_tiny_zipformer
+    folder = save(tmp_path_factory.mktemp(request.param), **SIZES[request.param])
+    return load_recogniser(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("features", [0, 1, 2, "mix"])
+def test_a_conformer_that_both_have_runs_once(conformer, features, tmp_path):
+    understand = SpeechUnderstandingPipeline(conformer, shared_ser(conformer, tmp_path, features))
+    assert understand.shared == ["ears"]
+    clips = [talk(seconds, seed) for seed, seconds in enumerate(SECONDS)]
+    clips.insert(1, np.zeros(8000, np.float32))  # the pipeline gives the encoder something else
+    masked = getattr(conformer.pipe.model.config, "mask_padding", True)
+    results = understand([audio(samples) for samples in clips], batch_size=5 if masked else 1)
+    assert understand.encoders.served == 3
+    assert_equal_to_separate(understand, clips, results)
+    if not masked:  # only the longest row of a batch is as if it were alone
+        understand([audio(samples) for samples in clips], batch_size=5)
+        assert understand.encoders.served == 3 + 1
 
 
 @pytest.mark.parametrize("features", ["conv", 1, "mix"])

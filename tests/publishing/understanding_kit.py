@@ -16,6 +16,8 @@ def save_ser_with(folder: Path, kind: str, encoder: nn.Module, features: int | s
     torch.manual_seed(4)
     own = fields.pop("own", {})
     config = encoder.config.to_dict()
+    if kind in ("zipformer", "fastconformer"):
+        config = {key: value for key, value in config.items() if key in type(encoder.config).__dataclass_fields__}
     first = {"kind": kind, "name": "ears", "config": config, "features": features, "frozen": True, **own}
     model = SERForAudioClassification(
         SERConfig(**{"encoders": [first], "head": "linear", "id2label": LABELS, "fusion_size": 16, **fields})
