@@ -10,7 +10,9 @@ from trainers.checks import require, require_fraction, require_non_negative, req
 from trainers.dfat.arguments import DFATArguments
 from trainers.model_arguments import check_path
 
-EncoderKind = Literal["wav2vec2", "hubert", "wavlm", "whisper", "emotion2vec", "fastconformer", "filterbank"]
+EncoderKind = Literal[
+    "wav2vec2", "hubert", "wavlm", "whisper", "emotion2vec", "fastconformer", "zipformer", "filterbank"
+]
 
 
 @dataclass

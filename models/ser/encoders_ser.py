@@ -90,9 +90,11 @@ def whisper_log_mel(waveforms_BN: torch.Tensor, num_bins: int, window_samples: i
     """(B, N) waveforms, silent behind their end -> (B, bins, frames), as WhisperFeatureExtractor does."""
     padded_BN = nn.functional.pad(waveforms_BN.float(), (0, window_samples - waveforms_BN.shape[1]))
     window = torch.hann_window(WHISPER_FFT, device=waveforms_BN.device)
-    spectrum = torch.stft(padded_BN, WHISPER_FFT, WHISPER_HOP, window=window, return_complex=True)
-    power = spectrum[..., :-1].abs().square()
-    mel = torch.clamp(_mel_filters(num_bins).to(power.device).T @ power, min=1e-10).log10()
+    # Autocast would multiply in half precision, whose range does not hold a power spectrum.
+    with torch.autocast(waveforms_BN.device.type, enabled=False):
+        spectrum = torch.stft(padded_BN, WHISPER_FFT, WHISPER_HOP, window=window, return_complex=True)
+        power = spectrum[..., :-1].abs().square()
+        mel = torch.clamp(_mel_filters(num_bins).to(power.device).T @ power, min=1e-10).log10()
     return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
 
 

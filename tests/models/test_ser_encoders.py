@@ -88,6 +88,13 @@ def test_log_mel_is_that_of_the_feature_extractor():
     np.testing.assert_allclose(whisper_log_mel(audio, 80, 32_000).numpy(), expected, atol=2e-5)
 
 
+def test_log_mel_is_not_computed_in_half_precision():
+    audio = make_waveforms((7_777,))[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = whisper_log_mel(audio, 80, 32_000)
+    assert torch.equal(found, whisper_log_mel(audio, 80, 32_000))
+
+
 @torch.no_grad()
 def test_whisper_states_are_those_of_the_stock_encoder():
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
