@@ -328,6 +328,8 @@ def _predictions(system: System, test: EvaluationSet, classes: Sequence[str]) ->
 def card_evaluations(report: Mapping[str, Any], model: str) -> list[Evaluation]:
     """Rows of a report for the card of `model`: its own rows, and the others as baselines.
 
+    Rows with rules stay in the report: rules are no part of a model.
+
     Raises:
         ValueError: the report has no row of `model`; the message lists those it has.
     """
@@ -347,6 +349,7 @@ def card_evaluations(report: Mapping[str, Any], model: str) -> list[Evaluation]:
             confidence=row["bootstrap"]["confidence"],
         )
         for row in report["rows"]
+        if not row["rules"]
     ]
 
 
