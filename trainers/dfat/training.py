@@ -79,7 +79,7 @@ def train_dfat(config: Any, run: Run, argv: Sequence[str]) -> dict[str, float]:
     model, scores = build_ensemble(config, run.folder, base, train, validation, device)
     partial = save(config, run, model, tokenizer)
     hours = audio_hours(rows.train)
-    write_card(config, partial, model, hours, shlex.join(argv))
+    write_card(config, partial, model, len(train_rows), hours, shlex.join(argv))
     finish(config, run, partial, scores, time.monotonic() - started, validation)
     if queue is not None:
         if not queue.finish(run.model_folder):
@@ -121,12 +121,24 @@ def save(config: Any, run: Run, model: DFATForAudioClassification, tokenizer: An
 
 
 def write_card(
-    config: Any, folder: Path, model: DFATForAudioClassification, hours: float | None, command: str
+    config: Any, folder: Path, model: DFATForAudioClassification, num_rows: int, hours: float | None, command: str
 ) -> None:
     """README.md and card.json of the finished model."""
     encoder = config.model.dfat.acoustic.encoder if model.encoder is not None else None
+    weights = zip(model.members, model.member_weights.tolist(), strict=True)
+    arguments: DFATArguments = config.model.dfat
     training = {
         "audio_hours": hours and round(hours, 2),
+        "utterances": num_rows,
+        "labels": "; ".join(f"{name}: {', '.join(emotions)}" for name, emotions in config.labels.items()),
+        "label_maps": ", ".join(config.label_maps) or None,
+        "streams": ", ".join(model.config.streams),
+        "encoders": ", ".join(f"{spec.name} ({spec.features}, frozen)" for spec in model.config.encoder_specs) or None,
+        "pooling": model.config.pooling if model.encoder is not None else None,
+        "fusion": model.config.fusion,
+        "ensemble_weights": ", ".join(f"{member.name} {weight:.2f}" for member, weight in weights),
+        "trials": arguments.trials if "xgb" in arguments.classifiers else None,
+        "folds": arguments.folds,
         "seed": config.training.seed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
