@@ -154,6 +154,7 @@ def test_rules(files, run, write):
     assert gain["balanced_accuracy"]["value"] == pytest.approx(25)
     assert report["metrics"]["balanced_accuracy"]["value"] == 100
     assert report["without_rules"]["balanced_accuracy"]["value"] == 75
+    assert report["rules"]["best"] == {"threshold": pytest.approx(0.3), "balanced_accuracy": 100.0, "changed": 1}
     assert "1 of 4 emotions changed, 1 mended, 0 broken" in shown and "+25.00" in shown
     assert run([*argv, "--rules", "true", "--rules_threshold", "0.31"])[1]["rules"]["gain"]["changed"] == 0
     mine = {"version": "x", "threshold": 0, "kinds": {"k": "k"}, "entries": [{"cue": "về", "kind": "k", "weight": 1}]}

@@ -66,9 +66,9 @@ def score(args: VLSPArguments, *, show_progress: bool = False) -> dict[str, Any]
 
     Returns:
         The report: `{"metrics", "recalls", "counts", "bootstrap"}` of `vlsp_scores` in percent (no metrics where
-        nothing has a reference), `"row"` as in Table 1, with rules `"rules"` (their gain) and `"without_rules"`, and
-        `"left_out"`, `"missing"`, `"skipped"`, `"systems"`, `"sources"`, `"labels"`, `"normalizer_version"`,
-        `"command"`, `"commit"`.
+        nothing has a reference), `"row"` as in Table 1, with rules `"rules"` (their gain, and the threshold that
+        would have been best on these rows) and `"without_rules"`, and `"left_out"`, `"missing"`, `"skipped"`,
+        `"systems"`, `"sources"`, `"labels"`, `"normalizer_version"`, `"command"`, `"commit"`.
 
     Raises:
         ValueError, OSError: something that cannot be used; one line says what, where and what to do.
@@ -95,7 +95,7 @@ def score(args: VLSPArguments, *, show_progress: bool = False) -> dict[str, Any]
         report["row"] = {name: report["metrics"].get(key, {}).get("value") for name, key in _ROW.items()}
     if rules is not None:
         report["rules"] = {"version": rules.version, "threshold": rules.threshold, "changed": changed}
-        report["rules"] |= _gain(rows, before, args)
+        report["rules"] |= _gain(rows, before, args) | _best_threshold(rows, rules)
         if report["metrics"]:
             report["without_rules"] = _scores(rows, before, args)["metrics"]
     report |= facts | {
@@ -164,6 +164,18 @@ def _gain(rows: Sequence[VLSPRow], before: Sequence[str | None], args: VLSPArgum
     return {"gain": rule_gain(references, old, new, CLASSES, num_samples=args.bootstrap_samples, seed=args.seed)}
 
 
+def _best_threshold(rows: Sequence[VLSPRow], rules: EmotionRules) -> dict[str, Any]:
+    """The threshold that would have been best here, in percent what it gives: to be used on other data."""
+    known = [row for row in rows if row.reference_emotion and row.scores is not None and row.text is not None]
+    references = [row.reference_emotion or "" for row in known]
+    if len(set(references)) < 2:
+        return {}
+    negative_N = [(row.scores or {})["negative"] for row in known]
+    best = rules.tune_threshold([row.text or "" for row in known], np.clip(negative_N, 0, 1), references)
+    after = {"balanced_accuracy": 100 * best.uar_after, "changed": best.num_changed}
+    return {"best": {"threshold": best.threshold} | after}
+
+
 def _sources(args: VLSPArguments) -> dict[str, Any]:
     if args.reference:
         return {"reference": args.reference, "hypothesis": args.hypothesis}
@@ -213,6 +225,11 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"rules (threshold {report['rules']['threshold']:g}): {gain['changed']} of {gain['utterances']} emotions "
             f"changed, {gain['mended']} mended, {gain['broken']} broken"
+        )
+    if best := report.get("rules", {}).get("best"):
+        lines.append(
+            f"best threshold on these rows: {best['threshold']:.4g}, ACC {best['balanced_accuracy']:.2f}; if they are "
+            "validation data, give it as --rules_threshold for the test set"
         )
     if left_out := report.get("left_out"):
         counted = ", ".join(f"{emotion} {count}" for emotion, count in left_out.items())

@@ -306,6 +306,17 @@ def check_new(path: str | Path) -> None:
         raise ValueError(f"{path}: exists already and is not written over; choose another --submission")
 
 
+def check_ids(path: str | Path, rows: Sequence[VLSPRow]) -> None:
+    """Raises ValueError where two rows of a submission have one id."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.id in seen:
+            raise ValueError(
+                f"{path}: id {row.id!r} occurs twice, in {seen[row.id]} and {row.place}; give one set an id_prefix"
+            )
+        seen[row.id] = row.place
+
+
 def write_submission(path: str | Path, rows: Sequence[VLSPRow]) -> None:
     """Write `id,text,emotion` with one line a row, in their order.
 
@@ -316,13 +327,7 @@ def write_submission(path: str | Path, rows: Sequence[VLSPRow]) -> None:
         ValueError: the file exists, or two rows have one id.
     """
     check_new(path)
-    seen: dict[str, str] = {}
-    for row in rows:
-        if row.id in seen:
-            raise ValueError(
-                f"{path}: id {row.id!r} occurs twice, in {seen[row.id]} and {row.place}; give one set an id_prefix"
-            )
-        seen[row.id] = row.place
+    check_ids(path, rows)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(SUBMISSION_COLUMNS)

@@ -96,6 +96,25 @@ def test_rules_read_what_was_recognised(emotions, fusion, tiny_ctc, expected, ru
         assert report["rules"]["gain"]["utterances"] == 7
 
 
+def test_equal_to_the_evaluation_scripts(emotions, fusion, tiny_ctc, run, tmp_path):
+    """Their files, joined by id with the reference, give what running the models gives."""
+    from scripts.eval_asr import main as eval_asr
+    from scripts.eval_ser import main as eval_ser
+
+    common = ["--data.path", str(emotions), "--device", "cpu", "--batch_size", "3", "--bootstrap_samples", "0"]
+    assert eval_asr(["--model", str(tiny_ctc), *common, "--output", str(tmp_path / "asr.json")]) == 0
+    assert eval_ser(["--model", str(fusion), *common, "--output", str(tmp_path / "ser.json")]) == 0
+    rows = (emotions / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    reference = tmp_path / "reference.csv"
+    reference.write_text("\n".join(row for row in rows if "broken" not in row and "gone" not in row), encoding="utf-8")
+    files = [tmp_path / "asr.hypotheses.jsonl", tmp_path / "ser.predictions.jsonl"]
+    rules = ["--rules", "true", "--rules_threshold", "0"]
+    status, report, _, error = run("--reference", reference, "--hypothesis", *files, *rules)
+    assert status == 0, error
+    direct = run("--asr", tiny_ctc, "--ser", fusion, "--data.path", emotions, *rules)[1]
+    assert report["metrics"] == direct["metrics"] and report["left_out"] == direct["left_out"]
+
+
 def test_two_sets(corpus, emotions, fusion, tiny_ctc, run, tmp_path):
     argv = ["--asr", tiny_ctc, "--ser", fusion, "--asr_data.path", corpus, "--ser_data.path", emotions]
     path = tmp_path / "two.csv"
