@@ -36,6 +36,41 @@ def save_ser(folder: Path, *, knn: bool = True, seed: int = 0) -> Path:
     return folder
 
 
+def save_reading_ser(folder: Path) -> Path:
+    """A fusion classifier that reads the transcript as well."""
+    from trainers.tokenizers import train_text_tokenizer
+
+    torch.manual_seed(4)
+    tokenizer = train_text_tokenizer(["mày nói gì", "xin chào", "tôi đi chợ"], 110)
+    encoder = {"kind": "wav2vec2", "config": STACKED, "features": 1, "frozen": True}
+    config = SERConfig(
+        encoders=[encoder], fusion="cross_attention", fusion_size=8, fusion_layers=1, fusion_heads=2, head_size=8,
+        text_vocab_size=len(tokenizer), id2label=LABELS,
+    )  # fmt: skip
+    for part in (SERForAudioClassification(config).eval(), build_feature_extractor(), tokenizer):
+        part.save_pretrained(folder)
+    write_model_card(folder, stage="ser")
+    return folder
+
+
+def save_dfat(folder: Path) -> Path:
+    """Logistic regression on acoustic features alone."""
+    from models.dfat import DFATConfig, DFATForAudioClassification
+    from trainers.dfat.ensemble import Settings, fit
+
+    mfcc = {"style": "plain", "num_mel_bins": 12, "num_cepstra": 5, "deltas": 1}
+    encoder = {"kind": "filterbank", "config": mfcc, "normalise": False}
+    members = [{"classifier": "lr", "stream": "joint"}]
+    model = DFATForAudioClassification(DFATConfig(encoder=encoder, members=members, id2label=LABELS)).eval()
+    features_NF = np.random.default_rng(0).normal(size=(40, model.num_features["joint"])).astype(np.float32)
+    fitted = fit("lr", features_NF, np.arange(40) % 2, Settings(num_classes=2), {})
+    model.set_classifiers({"lr": fitted}, {"lr": 1.0})
+    model.save_pretrained(folder)
+    build_feature_extractor().save_pretrained(folder)
+    write_model_card(folder, stage="dfat")
+    return folder
+
+
 def save_emotion2vec(folder: Path) -> Path:
     """An emotion2vec classifier of two classes."""
     torch.manual_seed(2)

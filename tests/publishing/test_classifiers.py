@@ -5,9 +5,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
+from models.ser.audio_input import split_at_quiet
+from trainers.checkpoint_folder import check_folder, files_to_publish
 from trainers.classifiers import ClassifierError, classify, load_classifier
 
-from .ser_folders import noise, save_emotion2vec, save_ser, save_stock
+from .ser_folders import noise, save_dfat, save_emotion2vec, save_reading_ser, save_ser, save_stock
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +22,14 @@ def folders(tmp_path_factory):
     }
 
 
+def as_audio(samples):
+    return {"array": samples, "sampling_rate": 16_000}
+
+
 def rows():
     lengths_s = (0.5, 1.1, 0.3, 0.8)
     return [
-        {"id": f"u{i}", "audio": {"array": noise(s, i), "sampling_rate": 16_000}, "duration_s": s, "text": ""}
-        for i, s in enumerate(lengths_s)
+        {"id": f"u{i}", "audio": as_audio(noise(s, i)), "duration_s": s, "text": ""} for i, s in enumerate(lengths_s)
     ]
 
 
@@ -48,6 +53,48 @@ def test_a_stock_folder_gives_what_transformers_gives(folders):
     answer = {entry["label"]: entry["score"] for entry in stock(noise(0.5, 0), top_k=4)}
     line_C = classify(classifier, rows()).probabilities_NC[0]
     assert dict(zip(classifier.labels, line_C, strict=True)) == pytest.approx(answer, abs=1e-6)
+
+
+def test_long_recordings_are_cut_by_the_pipeline(folders):
+    classifier = load_classifier(str(folders["ser"]), device="cpu")
+    long_N = np.concatenate([noise(15.0), np.zeros(1600, np.float32), noise(10.0, 1)])
+    row = {"id": "long", "audio": as_audio(long_N), "duration_s": 25.1}
+    (line_C,) = classify(classifier, [row]).probabilities_NC
+    pieces = list(split_at_quiet(long_N, 16_000, 20.0))
+    assert len(pieces) == 2
+    each_PC = [classify(classifier, [row | {"audio": as_audio(part)}]).probabilities_NC[0] for part in pieces]
+    expected_C = np.average(each_PC, axis=0, weights=[len(part) for part in pieces])
+    assert np.allclose(line_C, expected_C, atol=1e-5)
+
+
+def test_dfat_is_loaded_without_remote_code_and_is_whole(tmp_path):
+    for name in ("sklearn", "skops", "xgboost"):
+        pytest.importorskip(name, reason="the classifiers of DFAT need it")
+    folder = save_dfat(tmp_path / "dfat")
+    assert check_folder(folder) == [] and "classifiers/lr.skops" in files_to_publish(folder)
+    classifier = load_classifier(str(folder), device="cpu")
+    assert type(classifier.pipe.model).__module__ == "models.dfat.modeling_dfat" and not classifier.reads_text
+    found_NC = classify(classifier, rows(), batch_size=3).probabilities_NC
+    single = {entry["label"]: entry["score"] for entry in classifier.pipe(noise(0.5, 0))}
+    assert dict(zip(classifier.labels, found_NC[0], strict=True)) == pytest.approx(single, abs=1e-5)
+    (folder / "classifiers" / "lr.skops").write_bytes(b"other")
+    with pytest.raises(ClassifierError, match="not the file that was saved"):
+        load_classifier(str(folder), device="cpu")
+
+
+def test_transcripts_reach_a_model_that_reads(tmp_path):
+    folder = save_reading_ser(tmp_path / "reading")
+    assert check_folder(folder) == []
+    classifier = load_classifier(str(folder), device="cpu")
+    assert classifier.reads_text
+    texts = ["mày nói gì", "xin chào", "", None]
+    read = [row | {"text": text} for row, text in zip([rows()[0]] * 4, texts, strict=True)]
+    found_NC = classify(classifier, read, batch_size=1).probabilities_NC
+    assert len({round(value, 7) for value in found_NC[:3, 0]}) == 3 and np.allclose(found_NC[2], found_NC[3])
+    answer = classifier.pipe({"raw": noise(0.5), "sampling_rate": 16_000, "text": "xin chào"})
+    assert {entry["label"]: entry["score"] for entry in answer}["neutral"] == pytest.approx(found_NC[1, 0], abs=1e-6)
+    batched_NC = classify(classifier, read, batch_size=4).probabilities_NC
+    assert np.allclose(found_NC, batched_NC, atol=1e-5)
 
 
 def test_own_code_is_used_and_neighbours_can_be_left_out(folders):
