@@ -121,7 +121,7 @@ def compare(ours: Callable[[], None], theirs: Callable[[], None], rounds: int, a
     }
 
 
-def run(rounds: int = 3) -> list[dict[str, Any]]:
+def run(rounds: int = 2) -> list[dict[str, Any]]:
     """Four rows; two minutes on one core."""
     torch.set_num_threads(1)
     rows = []
@@ -131,7 +131,7 @@ def run(rounds: int = 3) -> list[dict[str, Any]]:
             {"name": f"SER training step, {head} head, features cached", "peer": "encoders in the loop", **row}
         )
     with tempfile.TemporaryDirectory() as folder:
-        row = compare(*head_epochs("speechformer", folder), 2, CORPUS * DURATION_S)
+        row = compare(*head_epochs("speechformer", folder), rounds, CORPUS * DURATION_S)
     name = "SER training epoch, speechformer head, features read from the cache"
     rows.append({"name": name, "peer": "audio read, encoders in the loop", **row})
     row = compare(*attention_steps(), rounds, BATCH * LONG_S)
