@@ -84,7 +84,7 @@ def test_out_of_fold_is_each_fold_by_a_classifier_of_the_others(kind):
 
 @pytest.mark.parametrize("kind", ["lr", "rf", "xgb"])
 def test_random_labels_are_at_chance_out_of_fold_and_learnt_by_heart_within(kind):
-    features, labels = random_problem(width=60)
+    features, labels = random_problem(width=120)
     settings = Settings(2, num_trees=30, regularisation=1e3)
     hard = {**XGB, "num_rounds": 40, "max_depth": 4}
     within = predict(kind, fit(kind, features, labels, settings, hard), features, 2)
