@@ -10,7 +10,7 @@
 A later --config wins over an earlier one, and --section.key value over both:
 
     accelerate launch scripts/train_ser.py --config configs/ser/emotion2vec.yaml --config my_data.yaml \\
-        --labels '{neutral: [neutral], angry: [angry], sad: [sad]}' --class_weights balanced
+        --labels '{neutral: [neutral], angry: [angry], sad: [sad]}' --label_maps '{}'
 
 --print_config shows the resolved config, --help every key. A run directory is never written over; --training.resume
 auto goes on with it. Exit status: 0 finished, 2 the config, the data or the run directory does not allow the start,

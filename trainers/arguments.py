@@ -180,6 +180,8 @@ class RunConfig:
 
     # Name of this config in the `only` section of a file that serves several scripts, such as configs/smoke.yaml.
     kind: ClassVar[str] = ""
+    # Mappings that a later file or the command line replaces, and does not add to.
+    whole: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         plain = bool(self.name) and not set(self.name) & set("/\\{}") and self.name not in (".", "..")

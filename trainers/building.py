@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from data_scripts.augment import Augmenter, NoiseError
-from models import fastconformer, tspc, zipformer
+from models import emotion2vec, fastconformer, ser, tspc, zipformer
 from trainers.arguments import RunConfig
 from trainers.checks import ConfigError
 from trainers.collators import SpeechInputs, row_key
@@ -19,7 +19,7 @@ from trainers.pins import split_pin
 logger = logging.getLogger(__name__)
 
 # Every model folder can be published alone, so each has an error of its own.
-CHECKPOINT_ERRORS = (tspc.CheckpointError, zipformer.CheckpointError, fastconformer.CheckpointError)
+CHECKPOINT_ERRORS = tuple(part.CheckpointError for part in (tspc, zipformer, fastconformer, emotion2vec, ser))
 # Enough to see what augmentation does.
 COUNTED_ROWS = 1000
 

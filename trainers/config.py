@@ -92,9 +92,17 @@ def read_config(argv: Sequence[str], cls: type[T] = Config) -> T:
     done: set = set()
     for file in files:
         for layer in read_chain(file, done):
-            merged.merge(only_for(layer, getattr(cls, "kind", "")))
-    merged.merge(overrides)
+            lay_over(merged, only_for(layer, getattr(cls, "kind", "")), cls)
+    lay_over(merged, overrides, cls)
     return from_tree(merged, cls)
+
+
+def lay_over(merged: Tree, layer: Tree, cls: type) -> None:
+    """Merge a layer into those before it; what `cls` calls `whole` is replaced, for its keys are the user's own."""
+    for key in getattr(cls, "whole", ()):
+        if key in layer.items and key in merged.items:
+            del merged.items[key], merged.places[key]
+    merged.merge(layer)
 
 
 def only_for(layer: Tree, kind: str) -> Tree:

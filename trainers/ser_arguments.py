@@ -99,7 +99,8 @@ class SERRunConfig(RunConfig):
     system: SERSystem = "fusion"
     """fusion | emotion2vec | dfat."""
     labels: dict[str, list[str]] = field(default_factory=default_labels)
-    """Classes, in the order of their ids, each with the emotions it stands for; rows of others are left out."""
+    """Classes, in the order of their ids, each with the emotions it stands for; rows of others are left out.
+    A later file replaces all of them."""
     label_maps: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Corpus -> classes with their emotions, where a corpus differs from `labels`."""
     model: SERModelArguments = field(default_factory=SERModelArguments)
@@ -117,6 +118,7 @@ class SERRunConfig(RunConfig):
     """Cached features."""
 
     kind: ClassVar[str] = "ser"
+    whole: ClassVar[tuple[str, ...]] = ("labels", "label_maps")
 
     def __post_init__(self) -> None:
         check_labels(self.labels, self.label_maps)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import EvalPrediction
 
 from models.ser import KNNDatastore
@@ -71,22 +72,21 @@ def add_adapters(stage: Stage, config: SERRunConfig, base_folder: Path, *, save:
     if config.system == "emotion2vec":
         where, whole = r"emotion2vec\.layers\..*", ["classifier"]
     else:
-        where, whole = r"encoders\.\w+\.model\..*", ["fusion", "head", "projection"]
+        where = r"encoders\.\w+\.model\..*"
+        # By the ends of their names: encoders have parts called projection as well.
+        whole = [f"projection.{name}" for name, _ in (model.projection or torch.nn.Module()).named_children()]
+        whole += ["fusion", "head"]
     settings = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
         target_modules=rf"{where}\.({names})",
-        modules_to_save=[name for name in whole if _has_weights(getattr(model, name))],
+        modules_to_save=[name for name in whole if any(True for _ in model.get_submodule(name).parameters())],
     )
     try:
         return get_peft_model(model, settings)
     except ValueError as error:
         raise ConfigError("lora.target_modules", f"no layer of the encoders is called {names}: {error}") from error
-
-
-def _has_weights(part: Any) -> bool:
-    return part is not None and any(True for _ in part.parameters())
 
 
 def finished_model(config: SERRunConfig, model: Any) -> Any:

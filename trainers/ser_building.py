@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from models import emotion2vec, ser
 from models.emotion2vec import Emotion2VecConfig, Emotion2VecFeatureExtractor, Emotion2VecForAudioClassification
 from models.ser import SERConfig, SERForAudioClassification, build_feature_extractor
 from models.ser.strict_model import whole_tensors
-from trainers.building import Stage, check_kind, load_part
+from trainers.building import CHECKPOINT_ERRORS, Stage, check_kind, load_part
 from trainers.checks import ConfigError
 from trainers.pins import split_pin
 from trainers.ser_arguments import SERRunConfig
@@ -22,7 +21,7 @@ from trainers.tokenizers import train_bpe
 
 logger = logging.getLogger(__name__)
 
-MODEL_ERRORS = (OSError, ValueError, ser.CheckpointError, emotion2vec.CheckpointError)
+MODEL_ERRORS = (OSError, ValueError, *CHECKPOINT_ERRORS)
 
 
 @dataclass
