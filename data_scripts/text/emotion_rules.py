@@ -125,7 +125,7 @@ class EmotionRules:
         return replace(self, threshold=threshold)
 
     def cues(self, text: str) -> list[Cue]:
-        """Every cue in the text, in reading order, without those inside of an exception ("lông mày", eyebrow)."""
+        """Every cue in reading order, without those that reach into an exception ("lông mày", eyebrow)."""
         syllables = normalize_text(text).split()
         covered = [
             (start, start + len(phrase))
@@ -139,7 +139,9 @@ class EmotionRules:
             for entry in self._starts.get(syllables[start], ()):
                 end = start + len(entry.cue)
                 same = tuple(syllables[start:end]) == entry.cue
-                if same and not any(low <= start and end <= high for low, high in covered):
+                # Overlapping, and not a part of the cue itself.
+                excepted = any(low < end and start < high and (low < start or end < high) for low, high in covered)
+                if same and not excepted:
                     found.append(Cue(" ".join(entry.cue), entry.kind, entry.weight, start, end))
                     start = end
                     break
@@ -148,8 +150,8 @@ class EmotionRules:
         return found
 
     def suffices(self, cues: Sequence[Cue]) -> bool:
-        """Whether the cues of one utterance are enough: their weights add up to 1 or more."""
-        return math.fsum(cue.weight for cue in cues) >= 1 - 1e-9
+        """Whether the cues of one utterance are enough: the weights of different ones add up to 1 or more."""
+        return math.fsum({cue.text: cue.weight for cue in cues}.values()) >= 1 - 1e-9
 
     def revise(self, text: str, scores: Mapping[str, float]) -> Revision:
         """The label of one utterance after the rules.
@@ -209,7 +211,8 @@ class EmotionRules:
             return TunedThreshold(self.threshold, before, before, 0, 0)
         candidates = np.unique(negative_N[heard_N])[::-1]
         gains = np.array([gain_N[heard_N & (negative_N >= candidate)].sum() for candidate in candidates])
-        best = int(gains.argmax())
+        # The first of those that are equal but for rounding.
+        best = int(np.flatnonzero(gains >= gains.max() - 1e-12)[0])
         if gains[best] <= 1e-12:
             return TunedThreshold(1.0, before, before, int(heard_N.sum()), 0)
         threshold = float(candidates[best])

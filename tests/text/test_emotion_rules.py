@@ -33,7 +33,8 @@ def heard(text):
         ("chúng mày cút ngay", ["chúng mày", "cút ngay"]),  # the longest cue at a place
         ("may mắn", []), ("hôm nay may quá", []), ("máy bay", []), ("quả táo", []), ("tạo ra", []),
         ("thanh tao nhã nhặn", []), ("tao ngộ", []), ("mày mò", []), ("lông mày rậm", []), ("thằng bé ngủ", []),
-        ("tao mày mò", ["tao"]),  # an exception covers its own syllables only
+        ("tao mày mò", ["tao"]),  # an exception covers its own syllables
+        ("bà mày mò", []),  # and ends a longer cue that reaches into it
         ("mày có lông mày đẹp", ["mày"]),
         ("con chim cút", []), ("tức là thế", []),
         ("Đồ NGU!", ["đồ ngu"]), ("đồ, ngu", ["đồ ngu"]), ("", []), ("!?", []), ("chúng", []),
@@ -104,6 +105,8 @@ def test_weak_cues_need_company(tmp_path):
     assert rules.revise("mụ kia", scores).label == "neutral"
     assert rules.revise("chán mụ kia", scores).label == "negative"
     assert len(rules.revise("mụ kia", scores).cues) == 1
+    twice = rules.revise("mụ nào mụ kia", scores)  # saying it again proves no more
+    assert len(twice.cues) == 2 and not twice.changed
 
 
 def test_threshold_is_overridable(tmp_path):
@@ -182,7 +185,7 @@ def uar(rules, texts, negative, references):
 @given(st.integers(0, 10_000))
 def test_tuned_threshold_is_the_best_of_a_search(seed):
     rng = np.random.default_rng(seed)
-    lines = [str(line) for line in rng.choice(["tao đi", "đi học", "bực mình", "mụ"], 24)]
+    lines = [str(line) for line in rng.choice(["tao đi", "đi học", "bực mình quá", "mụ"], 24)]
     negative = rng.integers(0, 21, 24) / 20
     references = ["neutral", "negative", *rng.choice(["neutral", "negative"], 22)]
     tuned = RULES.tune_threshold(lines, negative, references)
@@ -193,6 +196,17 @@ def test_tuned_threshold_is_the_best_of_a_search(seed):
     if tuned.num_changed:
         better = [t for t, value in grid.items() if value >= tuned.uar_after - 1e-9]
         assert tuned.threshold == pytest.approx(max(better))
+
+
+def test_equal_thresholds_but_for_rounding():
+    """Gains that sum to the same in another order differ by 1e-17; the highest threshold is still the one."""
+    rng = np.random.default_rng(68)
+    lines = [str(line) for line in rng.choice(["tao đi", "đi học", "đi làm", "mụ"], 24)]
+    negative = rng.integers(0, 21, 24) / 20
+    references = ["neutral", "negative", *rng.choice(["neutral", "negative"], 22)]
+    tuned = RULES.tune_threshold(lines, negative, references)
+    higher = RULES.with_threshold(tuned.threshold + 0.01)
+    assert uar(higher, lines, negative, references) < tuned.uar_after - 1e-6
 
 
 def test_tuning_says_when_there_is_nothing_to_learn():
