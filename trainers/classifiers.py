@@ -80,6 +80,27 @@ class Classified:
         return self.seconds / self.audio_s if self.audio_s else 0.0
 
 
+def read_model_type(path: str, *, trust_remote_code: bool = False) -> str:
+    """The `model_type` of a folder or Hub id: cheap, so that a misspelt name costs a second.
+
+    Raises:
+        ClassifierError: no such model, or one whose code may run but is not pinned.
+    """
+    from transformers import PreTrainedConfig
+
+    repo, pin = split_pin(path)
+    try:
+        if trust_remote_code:
+            require_pin(path)
+        model_type = PreTrainedConfig.get_config_dict(repo, **pin)[0].get("model_type")
+        if model_type is None:
+            raise ValueError("no config.json with a model_type is there")
+    except (OSError, ValueError) as error:
+        hint = "name a model folder (with config.json) or a Hub id"
+        raise ClassifierError(f"cannot load {path}: {_first_line(error)}; {hint}") from error
+    return model_type
+
+
 def load_classifier(
     path: str,
     *,
@@ -99,18 +120,8 @@ def load_classifier(
     Raises:
         ClassifierError: not found, not loadable, no classifier, or a head without weights.
     """
-    from transformers import PreTrainedConfig
-
+    model_type = read_model_type(path, trust_remote_code=trust_remote_code)
     repo, pin = split_pin(path)
-    try:
-        if trust_remote_code:
-            require_pin(path)
-        model_type = PreTrainedConfig.get_config_dict(repo, **pin)[0].get("model_type")
-        if model_type is None:
-            raise ValueError("no config.json with a model_type is there")
-    except (OSError, ValueError) as error:
-        hint = "name a model folder (with config.json) or a Hub id"
-        raise ClassifierError(f"cannot load {path}: {_first_line(error)}; {hint}") from error
     options: dict[str, Any] = {"device": pick_device(device), "dtype": dtype, **pin}
     try:
         if model_type in _OURS:
@@ -141,7 +152,7 @@ def _own_pipeline(repo: str, model_type: str, knn: bool, options: Mapping[str, A
 
     package, name = _OURS[model_type]
     pipeline_class = getattr(importlib.import_module(package), name)  # importing registers the classes too
-    extra = {} if knn or model_type != "amvi_ser" else {"model_kwargs": {"knn": False}}
+    extra: dict[str, Any] = {} if knn or model_type != "amvi_ser" else {"model_kwargs": {"knn": False}}
     return pipeline(TASK, model=repo, pipeline_class=pipeline_class, trust_remote_code=False, **options, **extra)
 
 

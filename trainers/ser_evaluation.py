@@ -21,7 +21,7 @@ from data_scripts.sources import load_source
 from data_scripts.text.emotion_rules import EmotionRules
 
 from .card import FACTS_FILE, LABELS, Evaluation, describe_hardware, public_name, source_commit, update_model_card
-from .classifiers import Classified, Classifier, classify, load_classifier
+from .classifiers import Classified, Classifier, classify, load_classifier, read_model_type
 from .command_line import SEREvaluationArguments
 from .metrics.classification import Outcomes, paired_differences, score_classes
 from .secrets import mask_tokens
@@ -156,6 +156,8 @@ def evaluate(args: SEREvaluationArguments, *, show_progress: bool = False) -> di
     output = Path(args.output)
     test = load_test_set(args)
     rules = EmotionRules.load(None if args.rules is True else args.rules) if args.rules else None
+    for name in args.model:
+        read_model_type(name, trust_remote_code=args.trust_remote_code)
     logger.info("%d utterances to score", len(test.rows))
     systems: list[System] = []
     unreadable: dict[int, str] = {}

@@ -188,7 +188,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
         for heard, count in enumerate(line):
             share = count / total if total else 0.0
             # An outline marks right answers: shade alone is not for everyone.
-            edge = {"edgecolor": MUTED, "linewidth": 1.2} if said == heard else {"edgecolor": "none"}
+            edge: dict[str, Any] = {"edgecolor": MUTED, "linewidth": 1.2} if said == heard else {"edgecolor": "none"}
             axes.add_patch(
                 Rectangle((heard - 0.48, said - 0.46), 0.96, 0.92, facecolor=(*_rgb(SERIES[0]), 0.55 * share), **edge)
             )

@@ -150,6 +150,31 @@ def test_seven_classes_and_a_label_map(corpus, tmp_path, capsys):
     assert "no label for the class angry; its labels are neutral, negative" in capsys.readouterr().err
 
 
+def test_a_misspelt_model_is_told_before_any_is_heard(corpus, ser, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("trainers.ser_evaluation.classify", lambda *_, **__: pytest.fail("a model was heard"))
+    argv = [
+        "--model",
+        str(ser),
+        str(tmp_path / "sre"),
+        "--data.path",
+        str(corpus),
+        "--output",
+        str(tmp_path / "m.json"),
+    ]
+    assert eval_main(argv) == 2 and "cannot load" in capsys.readouterr().err
+
+
+def test_one_class_in_the_test_set_is_scored_and_said(corpus, ser, tmp_path):
+    output = tmp_path / "m.json"
+    argv = ["--model", str(ser), "--data.path", str(corpus), "--knn", "without", "--bootstrap_samples", "20"]
+    argv += ["--device", "cpu", "--output", str(output), "--labels", "{neutral: [surprised], negative: [angry, sad]}"]
+    assert eval_main(argv) == 0
+    (row,) = json.loads(output.read_text())["rows"]
+    assert row["missing_classes"] == ["neutral"]
+    assert row["metrics"]["uar"]["value"] == pytest.approx(row["classes"]["negative"]["recall"] / 2)
+    assert "no utterance of class neutral" in output.with_suffix(".html").read_text(encoding="utf-8")
+
+
 def test_errors_are_one_line(corpus, tmp_path, capsys):
     for model, data, more, message in (
         (tmp_path / "none", corpus, [], "cannot load"),
