@@ -16,7 +16,7 @@ from trainers.understanding import SpeechUnderstandingPipeline, UnderstandingErr
 
 from .ser_folders import save_emotion2vec, save_ser, save_stock
 from .tiny_recognisers import save_tiny_fastconformer, save_tiny_zipformer
-from .understanding_kit import save_ser_with, talk
+from .understanding_kit import save_reading_dfat, save_ser_with, talk
 
 RATE = 16_000
 SECONDS = (0.7, 0.9, 0.35, 0.1)  # within the window of the tiny Whispers, 1 s
@@ -319,6 +319,59 @@ def test_a_classifier_that_reads_gets_the_recognised_text(whisper, listening):
     assert {entry["label"]: entry["score"] for entry in other} != pytest.approx(results[0]["scores"], abs=1e-5)
 
 
+def test_dfat_gets_the_recognised_text(tspc, tmp_path):
+    classifier = load_classifier(str(save_reading_dfat(tmp_path)), device="cpu")
+    assert classifier.reads_text
+    clips = [talk(seconds, seed) for seed, seconds in enumerate(SECONDS)]
+    understand = SpeechUnderstandingPipeline(tspc, classifier)
+    results = understand([audio(samples) for samples in clips], batch_size=4)
+    assert results[0]["text"] and understand.shared == []
+    assert_equal_to_separate(understand, clips, results)
+    other = classifier.pipe({"raw": clips[0], "sampling_rate": RATE, "text": "xin chào"})
+    assert {entry["label"]: entry["score"] for entry in other} != pytest.approx(results[0]["scores"], abs=1e-5)
+
+
+def test_sharing_in_half_precision(tmp_path, tiny_whisper):
+    recogniser = load_recogniser(str(tiny_whisper), device="cpu", dtype="bfloat16")
+    kept = load_recogniser(str(tiny_whisper), device="cpu")
+    shared_ser(kept, tmp_path, 1)
+    other = SpeechUnderstandingPipeline(recogniser, load_classifier(str(tmp_path), device="cpu"))
+    assert "another type" in other.encoders.reasons["ears"]
+    understand = SpeechUnderstandingPipeline(
+        recogniser, load_classifier(str(tmp_path), device="cpu", dtype="bfloat16")
+    )
+    samples = talk(0.8)
+    result = understand(samples)
+    assert understand.encoders.served == 1
+    expected = separately(recogniser, understand.classifier, samples)[1]
+    assert result["scores"] == pytest.approx(expected, abs=0.01)
+
+
+def instead_of_models(monkeypatch, tspc, fusion, text):
+    """Models that answer at once: each call of `text` is what is heard next; 0.3 is negative."""
+    scores = [{"label": "neutral", "score": 0.7}, {"label": "negative", "score": 0.3}]
+    heard = lambda self, inputs, **_: [{"text": text(), "phonemes": ""} for _ in inputs]  # noqa: E731
+    monkeypatch.setattr(type(tspc.pipe), "__call__", heard)
+    monkeypatch.setattr(type(fusion.pipe), "__call__", lambda self, inputs, **_: [scores] * len(inputs))
+
+
+def test_memory_does_not_grow_with_the_recording(tspc, fusion, tmp_path, monkeypatch):
+    import tracemalloc
+
+    instead_of_models(monkeypatch, tspc, fusion, lambda: "a")
+    monkeypatch.setattr(type(tspc.pipe), "longest_piece_s", 30.0)
+    understand, peaks = SpeechUnderstandingPipeline(tspc, fusion), []
+    for minutes in (4, 10):
+        soundfile.write(tmp_path / "long.wav", np.tile(talk(60), minutes), RATE)
+        tracemalloc.start()
+        result = understand(tmp_path / "long.wav", segments=True, batch_size=2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert result["segments"][-1]["end_s"] == pytest.approx(600, abs=1e-3)
+    assert result["scores"] == pytest.approx({"neutral": 0.7, "negative": 0.3})
+    assert peaks[1] < peaks[0] + 2**20  # six minutes of samples are 23 MB
+
+
 def test_rules(tspc, fusion, tmp_path, monkeypatch):
     lexicon = {
         "version": "1", "threshold": 0.0, "kinds": {"rude": "rude words"},
@@ -327,14 +380,7 @@ def test_rules(tspc, fusion, tmp_path, monkeypatch):
     (tmp_path / "rules.json").write_text(json.dumps(lexicon), encoding="utf-8")
     understand = SpeechUnderstandingPipeline(tspc, fusion, EmotionRules.load(tmp_path / "rules.json"))
     texts = iter(["mày nói", "may nói", "mày", ""])
-    monkeypatch.setattr(type(tspc.pipe), "__call__", lambda self, inputs, **_: [{"text": next(texts)} for _ in inputs])
-    monkeypatch.setattr(
-        type(fusion.pipe),
-        "__call__",
-        lambda self, inputs, **_: (
-            [[{"label": "neutral", "score": 0.7}, {"label": "negative", "score": 0.3}]] * len(inputs)
-        ),
-    )
+    instead_of_models(monkeypatch, tspc, fusion, lambda: next(texts))
     rude, lucky = understand([talk(0.5), talk(0.5)])
     assert (rude["emotion"], lucky["emotion"]) == ("negative", "neutral")
     assert rude["cues"][0]["text"] == "mày" and "cues" not in lucky

@@ -32,6 +32,28 @@ def save_ser_with(folder: Path, kind: str, encoder: nn.Module, features: int | s
     return folder
 
 
+def save_reading_dfat(folder: Path) -> Path:
+    """Logistic regression on acoustic features and the transcript."""
+    from models.dfat import DFATConfig, DFATForAudioClassification
+    from trainers.dfat.ensemble import Settings, fit
+    from trainers.tokenizers import train_text_tokenizer
+
+    torch.manual_seed(6)
+    tokenizer = train_text_tokenizer(["mày nói gì", "xin chào", "tôi đi chợ"], 110)
+    mfcc = {"style": "plain", "num_mel_bins": 12, "num_cepstra": 5, "deltas": 1}
+    config = DFATConfig(
+        encoder={"kind": "filterbank", "config": mfcc, "normalise": False},
+        members=[{"classifier": "lr", "stream": "joint"}],
+        text_vocab_size=len(tokenizer), text_size=8, text_embedding_size=6, text_num_heads=2, id2label=LABELS,
+    )  # fmt: skip
+    model = DFATForAudioClassification(config).eval()
+    features_NF = np.random.default_rng(0).normal(size=(40, model.num_features["joint"])).astype(np.float32)
+    model.set_classifiers({"lr": fit("lr", features_NF, np.arange(40) % 2, Settings(num_classes=2), {})}, {"lr": 1.0})
+    for part in (model, build_feature_extractor(), tokenizer):
+        part.save_pretrained(folder)
+    return folder
+
+
 def talk(seconds: float, seed: int = 0, rate: int = 16_000) -> np.ndarray:
     """Float32 noise in words of 0.3 s with pauses of 0.1 s, each word of its own loudness."""
     generator = np.random.default_rng(seed)
