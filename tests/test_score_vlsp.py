@@ -162,6 +162,16 @@ def test_rules(files, run, write):
     assert (gain["changed"], gain["mended"], gain["broken"]) == (1, 0, 1)
 
 
+def test_labels_that_rules_changed_before_stay(run, write):
+    """eval_ser.py writes the revised label beside the model's own probabilities."""
+    reference = write("r.csv", "id,text,emotion\n1,đi học,sad\n2,đi,calm\n")
+    calm = {"neutral": 0.7, "negative": 0.3}
+    rows = [{"id": name, "text": "đi", "label": label, "probabilities": calm} for name, label in
+            (("1", "negative"), ("2", "neutral"))]  # fmt: skip
+    report = run(["--reference", reference, "--hypothesis", write("h.jsonl", lines(rows)), "--rules", "true"])[1]
+    assert report["rules"]["changed"] == 0 and report["metrics"]["accuracy"]["value"] == 100
+
+
 def test_rules_without_probabilities(files, run):
     status, _, _, error = run([*files, "--rules", "true"])
     assert status == 2 and "has no probabilities" in error and "--rules_threshold 0" in error
@@ -330,6 +340,16 @@ def test_submission(files, run, tmp_path):
     before = path.read_bytes()
     status, report, _, error = run([*files, "--submission", path])
     assert status == 2 and report is None and "is not written over" in error and path.read_bytes() == before
+
+
+def test_a_submission_has_rows_of_no_class_too(run, write, tmp_path):
+    reference = write("r.csv", "id,emotion\n1,sad\n2,happy\n3,\n")
+    hypothesis = write("h.csv", "id,emotion\n1,negative\n2,neutral\n")
+    status, report, _, _ = run(
+        ["--reference", reference, "--hypothesis", hypothesis, "--submission", tmp_path / "s.csv"]
+    )
+    assert status == 0 and report["left_out"] == {"happy": 1} and report["counts"]["emotions"] == 1
+    assert (tmp_path / "s.csv").read_text() == "id,text,emotion\n1,,negative\n2,,neutral\n3,,\n"
 
 
 def test_leaderboard(files, run):

@@ -101,7 +101,7 @@ def read_rows(args: VLSPArguments) -> tuple[list[VLSPRow], dict[str, Any]]:
         ValueError: see above; one line that names file, line and what to do.
     """
     rows, left_out = _references(args)
-    found = _hypotheses(args, {row.id for row in rows} | set(left_out))
+    found = _hypotheses(args, {row.id for row in rows})
     _check_halves(args, rows, found.columns)
     texts, emotions, scores = found.texts, found.emotions, found.scores
     missing: dict[str, list[VLSPRow]] = {"text": [], "emotion": []}
@@ -123,20 +123,17 @@ def read_rows(args: VLSPArguments) -> tuple[list[VLSPRow], dict[str, Any]]:
                 f"{len(those)} of {total} references have no {what} among the hypotheses: "
                 f"{_named([(row.id, row.place) for row in those])}; --allow_missing counts them as wrong"
             )
-    counts: dict[str, int] = {}
-    for emotion in left_out.values():
-        counts[emotion] = counts.get(emotion, 0) + 1
     facts = {
-        "left_out": counts,
+        "left_out": left_out,
         "missing": {what: [row.id for row in those] for what, those in missing.items() if those},
     }
     return rows, facts
 
 
-def _references(args: VLSPArguments) -> tuple[list[VLSPRow], dict[str, str]]:
-    """Rows with something to score, and id → emotion of the rows whose emotion is of no class."""
+def _references(args: VLSPArguments) -> tuple[list[VLSPRow], dict[str, int]]:
+    """Every row, and how often an emotion of no class occurs."""
     found: dict[str, VLSPRow] = {}
-    left_out: dict[str, str] = {}
+    left_out: dict[str, int] = {}
     classes = class_of(args.labels)
     columns: set[str] = set()
     for path in args.reference:
@@ -152,18 +149,18 @@ def _references(args: VLSPArguments) -> tuple[list[VLSPRow], dict[str, str]]:
             if emotion and emotion.strip():
                 row.reference_emotion = _reference_class(emotion.strip(), classes, place)
                 if row.reference_emotion is None:
-                    left_out[row.id] = emotion.strip().lower()
+                    name = emotion.strip().lower()
+                    left_out[name] = left_out.get(name, 0) + 1
             found[row.id] = row
-    rows = [row for row in found.values() if row.reference_text is not None or row.reference_emotion is not None]
-    nothing = {row_id: left_out.get(row_id, "none") for row_id in found.keys() - {row.id for row in rows}}
+    rows = list(found.values())
     _check_wanted(args.reference, args.reference_columns, columns, "reference")
-    if not rows:
+    if not any(row.reference_text is not None or row.reference_emotion is not None for row in rows):
         wanted = {"asr": "text", "ser": "emotion"}.get(args.only or "", "text or emotion")
         raise ValueError(
             f"{', '.join(args.reference)}: none of {len(found)} rows has a {wanted} to score; columns found: "
             f"{', '.join(sorted(columns))}"
         )
-    return rows, left_out | nothing
+    return rows, left_out
 
 
 def _reference_class(emotion: str, classes: Mapping[str, str], place: str) -> str | None:
