@@ -70,7 +70,10 @@ def load_skops(data: bytes, kind: str, name: str, num_features: int, num_classes
     try:
         fitted = skops.loads(data, trusted=TRUSTED)
     except Exception as error:  # skops, numpy and scikit-learn each have their own
-        raise CheckpointError(f"{name}: damaged, or of another version of scikit-learn ({error})") from error
+        raise CheckpointError(
+            f"{name}: damaged, or made by a version of scikit-learn that yours cannot read, see fitted_with in "
+            f"digests.json ({error})"
+        ) from error
     if type(fitted).__name__ != ROOTS[kind]:
         raise CheckpointError(f"{name}: holds a {type(fitted).__name__}; it must hold a {ROOTS[kind]}")
     try:

@@ -16,6 +16,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ class Classifiers:
             "weights_sha256": weights_digest(lambda name: str(folder / name) if (folder / name).is_file() else None),
             "label_names": list(self.label_names),
             "num_features": dict(self.num_features),
+            "fitted_with": {name: metadata.version(name) for name in ("scikit-learn", "skops")},
             "files": digests,
         }
         (target / DIGESTS_FILE).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")

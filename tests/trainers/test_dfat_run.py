@@ -175,6 +175,41 @@ def test_streams_classifiers_and_fusions_are_switches(corpus, tmp_path, changes,
         assert not (tmp_path / "run/model/tokenizer.json").exists() and scores["eval_uar"] > 0.9
 
 
+def test_a_pretrained_encoder_is_pooled(corpus, tmp_path):
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    from models.dfat import DFATForAudioClassification
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    config = Wav2Vec2Config(**sizes, conv_dim=[8] * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2)
+    encoder = Wav2Vec2Model(config).eval()
+    encoder.save_pretrained(tmp_path / "encoder")
+    options = {
+        "model__dfat__classifiers": "[lr]", "model__dfat__streams": "[acoustic]",
+        "model__dfat__acoustic__pooling": "mean",
+    }  # fmt: skip
+    for layer, name in (("null", "last"), ("1", "first")):
+        train(
+            corpus, tmp_path / name, model__dfat__acoustic__encoder=str(tmp_path / "encoder"),
+            model__dfat__acoustic__layer=layer, **options,
+        )  # fmt: skip
+    model = DFATForAudioClassification.from_pretrained(tmp_path / "last" / "model")
+    audio = torch.randn(1, 8_000) * 0.1
+    normed = (audio - audio.mean()) / torch.sqrt(audio.var(unbiased=False) + 1e-7)
+    heard = normed if model.config.encoder_specs[0].normalise else audio
+    with torch.no_grad():
+        states = encoder(heard, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(model.acoustic_features(audio), states[2].mean(1), atol=1e-4, rtol=1e-3)
+    first = DFATForAudioClassification.from_pretrained(tmp_path / "first" / "model")
+    torch.testing.assert_close(first.acoustic_features(audio), states[1].mean(1), atol=1e-4, rtol=1e-3)
+    for path, layer in ((str(tmp_path / "nowhere"), "null"), (str(tmp_path / "encoder"), "3")):
+        with pytest.raises(ConfigError, match=r"acoustic\.(encoder|layer)"):
+            train(corpus, tmp_path / "no", model__dfat__acoustic__encoder=path, model__dfat__acoustic__layer=layer,
+                  **options)  # fmt: skip
+
+
 def test_without_validation_data_out_of_fold_figures_remain(corpus, tmp_path):
     scores = train(
         corpus, tmp_path / "run", data__validation="[]", **NO_EVALUATION,

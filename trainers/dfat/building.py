@@ -3,12 +3,14 @@
 Shape legend: N rows, F acoustic features, S text features.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from models.dfat import DFATConfig, DFATForAudioClassification, Member
 from trainers.checks import ConfigError
@@ -38,9 +40,13 @@ def encoder_item(acoustic: AcousticArguments) -> dict[str, Any]:
     if acoustic.encoder is not None:
         path, pin = split_pin(acoustic.encoder)
         try:
-            return DFATForAudioClassification.read_encoder(path, acoustic.layer, **pin)
+            item = DFATForAudioClassification.read_encoder(path, acoustic.layer, **pin)
         except (OSError, ValueError) as error:
             raise ConfigError("model.dfat.acoustic.encoder", str(error)) from error
+        try:
+            return vars(DFATConfig(encoder=item).encoder_specs[0])
+        except ValueError as error:
+            raise ConfigError("model.dfat.acoustic.layer", str(error)) from error
     # Normalised columns would all have the mean 0 and the deviation 1.
     return {"kind": "filterbank", "config": vars(acoustic.filterbank), "normalise": False}
 
@@ -93,11 +99,20 @@ def read_streams(
     for name, rows in splits.items():
         acoustic_NF = None
         if base.encoder is not None:
-            key = f"{encoder} {base.config.encoder} {base.config.pooling}"
+            key = f"{base.config.encoder} {base.config.pooling} {digest_of(base.encoder)}"
             acoustic_NF = acoustic_features(base, rows, folder / f"acoustic-{name}.npy", key)
         ids = tokenize(tokenizer, texts[name]) if tokenizer else None
         made[name] = Split(rows, np.array(rows["label"], dtype=np.int64), acoustic_NF, ids)
     return base, tokenizer, made["train"], made.get("validation")
+
+
+def digest_of(module: Any) -> str:
+    """Changes with any weight of a module."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def candidates(arguments: DFATArguments) -> list[Member]:

@@ -26,7 +26,15 @@ from transformers import set_seed
 
 from data_scripts.text.normalize import NORMALIZER_VERSION
 from models.dfat import DFATForAudioClassification, build_feature_extractor
-from trainers.card import LABELS, Evaluation, describe_hardware, source_commit, update_model_card, write_model_card
+from trainers.card import (
+    LABELS,
+    Evaluation,
+    describe_hardware,
+    public_name,
+    source_commit,
+    update_model_card,
+    write_model_card,
+)
 from trainers.checks import ConfigError
 from trainers.dfat.arguments import DFATArguments
 from trainers.dfat.building import Split, read_streams
@@ -152,7 +160,18 @@ def write_card(
         command=command,
         commit=source_commit(),
         training={name: value for name, value in training.items() if value is not None},
+        limitations=limitations(arguments) if model.text is not None else [],
     )
+
+
+def limitations(arguments: DFATArguments) -> list[str]:
+    """What a user of the text stream has to know."""
+    recogniser = arguments.text.recogniser
+    source = "the corpora's own transcripts" if recogniser is None else f"transcripts by {public_name(recogniser)}"
+    return [
+        f"It judges by the words as well: it was trained on {source}. Give it such transcripts, as `text` or by the "
+        "option recogniser of the pipeline; without one it goes by an empty transcript."
+    ]
 
 
 def finish(
