@@ -136,6 +136,32 @@ def test_a_conformer_that_both_have_runs_once(conformer, features, tmp_path):
         assert understand.encoders.served == 3 + 1
 
 
+@pytest.mark.parametrize("name", ["whisper", "zipformer"])
+def test_only_the_same_audio_is_the_same(name, request, tmp_path):
+    recogniser = request.getfixturevalue(name)
+    encoders = SpeechUnderstandingPipeline(recogniser, shared_ser(recogniser, tmp_path, 1)).encoders
+    samples = talk(0.6)  # ends in a word
+    with encoders.listening():
+        recogniser.pipe(audio(samples))
+        assert list(encoders.features(samples)) == ["ears"]
+        assert list(encoders.features(samples + np.float32(1e-8))) == ["ears"]
+        for other in (samples[16:], samples[:-160], np.roll(samples, 16), 1.01 * samples):
+            assert encoders.features(other) == {}
+    assert encoders.features(samples) == {}  # nothing is kept
+
+
+def test_quiet_places_of_real_speech(zipformer, shared_data, tmp_path):
+    # Its two front ends differ by 1.3e-4 in one bin.
+    path = shared_data / "vi_asr" / "test" / "fosd_Set001_000007.ogg"
+    if not path.is_file():
+        pytest.skip("the recording is not at hand")
+    understand = SpeechUnderstandingPipeline(zipformer, shared_ser(zipformer, tmp_path, 2))
+    result = understand(str(path))
+    assert understand.encoders.served == 1
+    felt = understand.classifier.pipe(str(path))
+    assert result["scores"] == pytest.approx({entry["label"]: entry["score"] for entry in felt}, abs=1e-5)
+
+
 @pytest.mark.parametrize("features", ["conv", 1, "mix"])
 def test_a_wav2vec2_encoder_that_both_have_runs_once(features, tiny_ctc, tmp_path):
     recogniser = load_recogniser(str(tiny_ctc), device="cpu")
