@@ -1,12 +1,14 @@
-"""Tiny emotion classifiers that share an encoder with the tiny recognisers, and audio with pauses."""
+"""Tiny classifiers that share an encoder with the tiny recognisers, audio with pauses, and both models one by one."""
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from models.ser import SERConfig, SERForAudioClassification, build_feature_extractor
+from trainers.classifiers import load_classifier
 
 LABELS = {0: "neutral", 1: "negative"}
 
@@ -61,3 +63,44 @@ def talk(seconds: float, seed: int = 0, rate: int = 16_000) -> np.ndarray:
     words = (time_N / 0.4).astype(int)
     loudness = generator.uniform(0.02, 0.2, words.max(initial=0) + 1)[words] * ((time_N % 0.4) < 0.3)
     return (loudness * generator.standard_normal(len(time_N))).astype(np.float32)
+
+
+RATE = 16_000
+SECONDS = (0.7, 0.9, 0.35, 0.1)  # within the window of the tiny Whispers, 1 s
+
+
+def audio(samples):
+    return {"array": samples, "sampling_rate": RATE}
+
+
+def shared_ser(recogniser, folder, features, **fields):
+    """A classifier, saved in the folder and loaded, on the encoder of the recogniser."""
+    model = recogniser.pipe.model
+    kind = model.config.model_type
+    if kind in ("zipformer", "fastconformer"):
+        return load_classifier(str(save_ser_with(folder, kind, model, features, **fields)), device="cpu")
+    encoder = model.s2p.encoder if kind == "tspc" else getattr(model, "wav2vec2", None) or model.get_encoder()
+    if encoder.config.model_type == "whisper":
+        fields["own"] = {"normalise": False, **fields.get("own", {})}
+    return load_classifier(
+        str(save_ser_with(folder, encoder.config.model_type, encoder, features, **fields)), device="cpu"
+    )
+
+
+def separately(recogniser, classifier, samples, **options):
+    if recogniser.kind == "tspc":
+        options["return_phonemes"] = True
+    heard = recogniser.pipe(audio(samples), **options)
+    text = {"text": heard["text"]} if classifier.reads_text else {}
+    felt = classifier.pipe({"raw": samples, "sampling_rate": RATE} | text)
+    return heard, {entry["label"]: entry["score"] for entry in felt}
+
+
+def assert_equal_to_separate(understand, clips, results, tolerance=1e-5):
+    assert len(results) == len(clips)
+    for samples, result in zip(clips, results, strict=True):
+        heard, scores = separately(understand.recogniser, understand.classifier, samples)
+        assert result["text"] == heard["text"].strip()
+        assert result.get("phonemes") == heard.get("phonemes")
+        assert result["scores"] == pytest.approx(scores, abs=tolerance)
+        assert result["emotion"] == max(scores, key=scores.get)
