@@ -19,6 +19,7 @@ from trainers.dfat.ensemble import FeatureSet
 from trainers.dfat.features import acoustic_features, transcripts
 from trainers.dfat.text import tokenize, train_tokenizer
 from trainers.pins import split_pin
+from trainers.recognisers import RecogniserError
 
 
 @dataclass
@@ -82,7 +83,10 @@ def read_streams(
     if "text" in arguments.streams:
         for name, rows in splits.items():
             path = folder / f"transcripts-{name}.jsonl"
-            texts[name] = transcripts(rows, arguments.text.recogniser, path, device)
+            try:
+                texts[name] = transcripts(rows, arguments.text.recogniser, path, device)
+            except RecogniserError as error:
+                raise ConfigError("model.dfat.text.recogniser", str(error)) from error
     tokenizer = train_tokenizer(texts["train"], arguments.text) if texts else None
     base: Any = DFATForAudioClassification(
         model_config(config, candidates(arguments), len(tokenizer) if tokenizer else None)
