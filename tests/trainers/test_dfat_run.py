@@ -221,7 +221,7 @@ def test_without_validation_data_out_of_fold_figures_remain(corpus, tmp_path):
 def test_starts_that_are_refused(corpus, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="augmentation"):
         train(corpus, tmp_path / "run", data__augmentation__speed="0.1")
-    with pytest.raises(ConfigError, match="model.dfat.text.recogniser: cannot load"):
+    with pytest.raises(ConfigError, match=r"text\.recogniser: cannot load"):
         train(corpus, tmp_path / "other", model__dfat__text__recogniser=str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="no training row of class"):
         train(corpus, tmp_path / "run", labels="{neutral: [neutral], sad: [sad], negative: [angry]}")
