@@ -69,7 +69,12 @@ def tspc() -> tuple[Recogniser, Any]:
     """A TSPC with the second stage of t5-small's shape, and its encoder."""
     text = train_text_tokenizer([steps.TEXT], 200)
     s2p = joint_step.make_tspc().s2p
-    sizes = {"vocab_size": len(text), "phoneme_vocab_size": s2p.config.vocab_size, "d_model": 512, "d_ff": 2048}
+    sizes: dict[str, Any] = {
+        "vocab_size": len(text),
+        "phoneme_vocab_size": s2p.config.vocab_size,
+        "d_model": 512,
+        "d_ff": 2048,
+    }
     model = TSPCForConditionalGeneration.from_stages(s2p, P2TForConditionalGeneration(P2TConfig(**sizes))).eval()
     model.s2p.generation_config.min_new_tokens = joint_step.NUM_PHONEMES - 1
     model.generation_config.update(min_new_tokens=NUM_TEXT_TOKENS, max_new_tokens=NUM_TEXT_TOKENS)
