@@ -28,11 +28,13 @@ def main(argv: list[str] | None = None) -> int:
     from trainers.classifiers import load_classifier
     from trainers.recognisers import load_recogniser
     from trainers.transcription import Settings, find_audio, pending, transcribe_files
+    from trainers.understanding import read_rules
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     try:
         files = find_audio(args.input)
         todo = pending(files, args.output, settings)
+        read_rules(args.rules)  # a mistake in them is said before models are loaded
         options = {"device": args.device, "dtype": args.dtype, "trust_remote_code": args.trust_remote_code}
         recogniser = load_recogniser(args.model, guards=args.guards, **options) if todo else None
         classifier = load_classifier(args.emotion, **options) if todo and args.emotion else None
