@@ -65,8 +65,8 @@ def with_labels(
     unused = sorted(set(config.label_maps) - set(train["corpus"]) - set(validation["corpus"] if validation else ()))
     if unused:
         logger.warning("label_maps names %s, of which there is no row", ", ".join(unused))
-    heard = None if validation is None else [names[label] for label in validation_labels]
+    heard = None if validation_labels is None else [names[label] for label in validation_labels]
     check_classes(names, [names[label] for label in train_labels], heard)
-    if validation is not None:
+    if validation_labels is not None:
         validation = LabelledRows(validation, validation_labels)
     return LabelledRows(train, train_labels), validation

@@ -106,7 +106,8 @@ def complete_model(config: SERRunConfig, trainer: SERTrainer) -> dict[str, float
     known = trainer.embed(trainer.train_dataset)
     store = KNNDatastore(known.embeddings_NE, known.labels_N, model.label_names)
     if trainer.eval_dataset is None:
-        (store.beta,), (store.k,), (store.temperature,) = settings.betas, settings.neighbours, settings.temperatures
+        temperatures = settings.temperatures or [store.temperature]
+        (store.beta,), (store.k,), (store.temperature,) = settings.betas, settings.neighbours, temperatures
         model.datastore = store
         return {}
     heard = trainer.embed(trainer.eval_dataset)
@@ -179,7 +180,8 @@ def class_weights(config: SERRunConfig, rows: Any) -> list[float] | None:
 
 def _log_transcripts(rows: Rows) -> None:
     """How many utterances have a transcript, and a stop where none has: the model would learn to do without."""
-    for key, part in (("data.train", rows.train), ("data.validation", rows.validation)):
+    parts: list[tuple[str, Any]] = [("data.train", rows.train), ("data.validation", rows.validation)]
+    for key, part in parts:
         if part is None:
             continue
         written = sum(bool((text or "").strip()) for text in part["text"])
