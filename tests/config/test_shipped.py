@@ -105,8 +105,8 @@ def test_recipes_stay_short_and_explain_themselves(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     assert lines[0].startswith("#"), "starts with what it is"
-    # smoke.yaml is for every kind of run.
-    assert len(code) <= (80 if path.stem == "smoke" else 50) and all(len(line) <= 130 for line in lines)
+    # smoke.yaml serves every script that trains.
+    assert len(code) <= (120 if path.stem == "smoke" else 50) and all(len(line) <= 130 for line in lines)
     if path in STAGES:
         text = "\n".join(lines)
         assert len(code) <= 30
