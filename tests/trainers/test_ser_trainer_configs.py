@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from models.emotion2vec.configuration_emotion2vec import Emotion2VecConfig
 from trainers.checks import ConfigError
 from trainers.config import dump_config, field_help, read_config
 from trainers.layers import Tree, read_chain
@@ -43,6 +44,10 @@ def test_recipes_parse_and_shrink(path):
     assert small.training.output_dir == f"runs/smoke/{config.system}" and not small.cache.features
     assert all(source.path is None for source in small.model.fusion.encoders)
     assert small.model.emotion2vec.path is None and small.system == config.system and small.data.max_rows == 16
+    # Sizes of the recipe that smoke.yaml leaves as they were would not fit its own.
+    Emotion2VecConfig(**small.model.emotion2vec.config)
+    # The first rows may all be short.
+    assert not small.data.short_medium.ratio
 
 
 def test_recipes_of_one_system_have_folders_of_their_own():
