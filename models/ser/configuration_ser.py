@@ -12,6 +12,8 @@ from .filterbank_ser import FilterbankSettings
 ENCODER_KINDS = (
     "wav2vec2", "hubert", "wavlm", "whisper", "emotion2vec", "fastconformer", "zipformer", "filterbank"
 )  # fmt: skip
+# Trained on the log-mel frames of waveforms as they were recorded.
+LOG_MEL_KINDS = ("whisper", "fastconformer", "zipformer")
 FUSIONS = ("concat", "cross_attention")
 HEADS = ("linear", "mlp", "speechformer")
 POOLINGS = ("mean", "attentive_statistics")
@@ -47,7 +49,8 @@ class EncoderSpec:
             layers of a Zipformer are its stacks; a filter bank has its frames alone, 0.
         frozen: never trained, never in training mode; only then can its features be cached.
         normalise: whether each waveform is brought to zero mean and unit variance, as its training did; of a filter
-            bank, each column of its frames.
+            bank, each column of its frames. `SERConfig` takes False for Whisper, FastConformer and Zipformer, which
+            were not, where it is not given.
     """
 
     name: str
@@ -187,6 +190,7 @@ class SERConfig(PreTrainedConfig):
             nested, defaults = filterbank_fields(owner, nested, item), {**defaults, "features": 0}
         elif item["kind"] in ("fastconformer", "zipformer"):
             nested = recogniser_fields(owner, item["kind"], nested)
+        if item["kind"] in LOG_MEL_KINDS:
             defaults["normalise"] = False
         spec = EncoderSpec(**{**defaults, **item, "config": nested})
         if not str(spec.name).isidentifier():
@@ -201,7 +205,7 @@ class SERConfig(PreTrainedConfig):
                 f"{owner}.features is {spec.features!r}; it must be 'conv', 'mix' or a layer from 0 to "
                 f"{spec.num_layers}"
             )
-        if spec.features == "conv" and spec.kind in ("whisper", "fastconformer", "zipformer"):
+        if spec.features == "conv" and spec.kind in LOG_MEL_KINDS:
             raise ValueError(f"{owner}.features is 'conv', which a {spec.kind} does not have; choose a layer or 'mix'")
         refuse_huge(owner, spec)
         return {field: getattr(spec, field) for field in ("name", "kind", "config", "features", "frozen", "normalise")}

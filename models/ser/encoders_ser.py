@@ -31,6 +31,7 @@ from .configuration_emotion2vec import Emotion2VecConfig
 from .configuration_ser import EncoderSpec
 from .filterbank_ser import Filterbank, FilterbankSettings
 from .modeling_emotion2vec import Emotion2VecModel
+from .padding import MaskedChannelNorm, length_mask
 from .recognisers_ser import RECOGNISERS
 from .strict_model import InitialisedAsStock
 
@@ -54,30 +55,12 @@ KINDS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
 }
 
 
-def length_mask(lengths_B: torch.Tensor, size: int) -> torch.Tensor:
-    """(B,) lengths -> (B, size) mask of ones on the first `length` positions."""
-    return (torch.arange(size, device=lengths_B.device)[None] < lengths_B[:, None]).long()
-
-
 def normalise(waveforms_BN: torch.Tensor, mask_BN: torch.Tensor, eps: float) -> torch.Tensor:
     """Zero mean and unit variance over the true samples of each clip, zeros behind them. Silence stays silent."""
     mask_BN = mask_BN.to(waveforms_BN.dtype)
     count_B1 = mask_BN.sum(1, keepdim=True).clamp(min=1)
     centred_BN = (waveforms_BN - (waveforms_BN * mask_BN).sum(1, keepdim=True) / count_B1) * mask_BN
     return centred_BN * torch.rsqrt(centred_BN.square().sum(1, keepdim=True) / count_B1 + eps)
-
-
-class MaskedChannelNorm(nn.GroupNorm):
-    """Group norm with one group a channel, over the true frames of each clip; the stock one counts padding in."""
-
-    def forward(self, hidden_BCN: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
-        mask_B1N = length_mask(lengths_B, hidden_BCN.shape[2])[:, None].float()
-        count_B11 = mask_B1N.sum(2, keepdim=True).clamp(min=1)
-        values = hidden_BCN.float()
-        centred = values - (values * mask_B1N).sum(2, keepdim=True) / count_B11
-        variance = (centred.square() * mask_B1N).sum(2, keepdim=True) / count_B11
-        normed = centred * torch.rsqrt(variance + self.eps)
-        return (normed * self.weight.float()[:, None] + self.bias.float()[:, None]).to(hidden_BCN.dtype)
 
 
 @cache

@@ -10,7 +10,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_ser import SERConfig
-from .encoders_ser import length_mask
+from .padding import length_mask
 from .speechformer_ser import sinusoid_table
 
 

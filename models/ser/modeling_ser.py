@@ -23,12 +23,13 @@ from transformers.utils import ModelOutput
 from transformers.utils.hub import cached_file
 
 from .configuration_ser import SERConfig
-from .encoders_ser import EncoderBranch, length_mask
+from .encoders_ser import EncoderBranch
 from .fusion_ser import ConcatFusion, CrossAttentionFusion
 from .heads_ser import EmotionHead
 from .knn_ser import SETTINGS_FILE, TENSORS_FILE, KNNDatastore, find_in, weights_digest
 from .loading_ser import load_encoder, read_encoders
 from .losses_ser import IGNORED, cross_entropy_sum, supervised_contrastive_sum
+from .padding import length_mask
 from .pipeline_ser import SERPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
 from .speechformer_ser import SpeechFormer
 from .strict_model import StrictModel, eval_frozen_parts

@@ -18,6 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoi
 from transformers.utils import ModelOutput
 
 from .configuration_tspc import S2PConfig
+from .padding import MaskedChannelNorm, length_mask
 from .strict_model import InitialisedAsStock
 
 # Whisper's log-mel is (log10 power clamped to 8 below the utterance's maximum, + 4) / 4, and digital silence has
@@ -37,11 +38,6 @@ class SpeechEncoderOutput(ModelOutput):
 
     last_hidden_state: torch.Tensor | None = None
     attention_mask: torch.Tensor | None = None
-
-
-def length_mask(lengths_B: torch.Tensor, size: int) -> torch.Tensor:
-    """(B,) lengths -> (B, size) mask of ones on the first `length` positions."""
-    return (torch.arange(size, device=lengths_B.device)[None] < lengths_B[:, None]).long()
 
 
 def masked_output(states_BTE: torch.Tensor, lengths_B: torch.Tensor) -> SpeechEncoderOutput:
@@ -139,20 +135,6 @@ class S2PWhisperEncoder(InitialisedAsStock, WhisperEncoder):
                 continue
             hidden_BTE = layer(hidden_BTE, attention_mask)
         return self.layer_norm(hidden_BTE)
-
-
-class MaskedChannelNorm(nn.GroupNorm):
-    """Group norm with one group a channel, over the true frames of each utterance."""
-
-    def forward(self, hidden_BCN: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
-        mask_B1N = length_mask(lengths_B, hidden_BCN.shape[2])[:, None].float()
-        count_B11 = mask_B1N.sum(2, keepdim=True).clamp(min=1)
-        values = hidden_BCN.float()
-        mean = (values * mask_B1N).sum(2, keepdim=True) / count_B11
-        centred = values - mean
-        variance = (centred.square() * mask_B1N).sum(2, keepdim=True) / count_B11
-        normed = centred * torch.rsqrt(variance + self.eps)
-        return (normed * self.weight.float()[:, None] + self.bias.float()[:, None]).to(hidden_BCN.dtype)
 
 
 class S2PWav2Vec2Encoder(InitialisedAsStock, Wav2Vec2Model):

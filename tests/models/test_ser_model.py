@@ -317,6 +317,14 @@ def test_normalisation_follows_the_checkpoint(tmp_path):
     assert read_encoder(str(tmp_path))["normalise"] is True
 
 
+@pytest.mark.parametrize("kind", ["wav2vec2", "whisper", "emotion2vec", "fastconformer", "zipformer"])
+def test_normalisation_follows_the_kind_where_nothing_is_said(kind):
+    """Encoders of log-mel frames were trained on waveforms as they were recorded."""
+    encoder = {"kind": kind, "config": CONFIGS.get(kind, {})}
+    specs = [SERConfig(encoders=[{**encoder, **said}]).encoder_specs[0] for said in ({}, {"normalise": True})]
+    assert [spec.normalise for spec in specs] == [kind in ("wav2vec2", "emotion2vec"), True]
+
+
 def test_gradient_checkpointing_changes_nothing():
     for case in ("winner", "cross_attention"):
         encoders, options = CASES[case]
