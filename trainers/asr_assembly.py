@@ -25,7 +25,7 @@ from trainers.aligned import AlignedCollator, PieceLabels
 from trainers.asr_arguments import ASRConfig
 from trainers.asr_rows import prepare_rows
 from trainers.averaging import REFERENCE_S, AverageCallback, BatchCountCallback
-from trainers.building import CHECKPOINT_ERRORS, Stage, check_kind, load_part, speech_inputs_of
+from trainers.building import CHECKPOINT_ERRORS, Stage, add_lora, check_kind, load_part, speech_inputs_of
 from trainers.checks import ConfigError
 from trainers.collators import IGNORED
 from trainers.metrics import codeswitch_error_rates, error_rates
@@ -43,8 +43,7 @@ __all__ = [
     "build_metrics",
     "build_processor_and_model",
     "card_facts",
-    "complete_model",
-    "finished_model",
+    "finish_model",
     "main_metric",
     "make_trainer",
     "needs_texts",
@@ -182,39 +181,14 @@ def _check(check: Callable[..., None], model: Any, processor: Any, key: str) -> 
 
 
 def add_adapters(stage: Stage, config: ASRConfig, base_folder: Path, *, save: bool) -> Any:
-    """LoRA on encoder and decoder of a Whisper.
-
-    Args:
-        base_folder: where the model without adapters is kept, for the checkpoints to refer to.
-        save: write it there; one process does, unless it is there from an earlier start.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    model: Any = stage.model
-    if save and not base_folder.is_dir():
-        model.save_pretrained(base_folder)
-        stage.processor.save_pretrained(base_folder)
-    model.name_or_path = str(base_folder)
-    names = "|".join(config.lora.target_modules)
-    settings = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules=rf"(model\.)?(encoder|decoder)\..*\.({names})",
-    )
-    try:
-        return get_peft_model(model, settings)
-    except ValueError as error:
-        raise ConfigError("lora.target_modules", f"no layer of the model is called {names}: {error}") from error
+    """LoRA on encoder and decoder of a Whisper. See `trainers.building.add_lora`."""
+    return add_lora(stage, config, base_folder, r"(model\.)?(encoder|decoder)\..*", save=save)
 
 
-def finished_model(config: ASRConfig, model: Any) -> Any:
-    """The model as it is published: of a Whisper without what only training needs."""
-    return finished_whisper(model) if config.system == "whisper" else model
-
-
-def complete_model(config: ASRConfig, trainer: Any) -> dict[str, float]:
-    """Nothing more: the finished model needs no rows."""
+def finish_model(config: ASRConfig, trainer: Any) -> dict[str, float]:
+    """Take what only training needs from a Whisper; no score changes."""
+    if config.system == "whisper":
+        trainer.model = finished_whisper(trainer.model)
     return {}
 
 

@@ -27,7 +27,7 @@ from models.tspc import (
 )
 from models.tspc.strict_model import whole_tensors
 from trainers.arguments import Config
-from trainers.building import Stage, load_part, speech_inputs_of
+from trainers.building import Stage, add_lora, load_part, speech_inputs_of
 from trainers.checks import ConfigError
 from trainers.collators import P2TCollator, PhonemeLabels, S2PCollator, TextLabels, TSPCCollator
 from trainers.datasets_map import with_phoneme_counts
@@ -200,43 +200,17 @@ def _check_fit(config: Config, stage: Stage) -> None:
 
 
 def add_adapters(stage: Stage, config: Config, base_folder: Path, *, save: bool) -> Any:
-    """LoRA on the speech encoder of S2P; decoder and heads are trained in full and saved with the adapters.
-
-    Args:
-        base_folder: where the model without adapters is kept, for the checkpoints to refer to.
-        save: write it there; one process does, unless it is there from an earlier start.
-    """
-    from peft import LoraConfig, get_peft_model
-
+    """LoRA on the speech encoder of S2P; decoder and heads are trained in full. See `trainers.building.add_lora`."""
     model: Any = stage.model
     if model.config.tie_word_embeddings:
         model.config.tie_word_embeddings = False
         model.proj_out.weight = torch.nn.Parameter(model.proj_out.weight.detach().clone())
-    if save and not base_folder.is_dir():
-        model.save_pretrained(base_folder)
-        stage.processor.save_pretrained(base_folder)
-    model.name_or_path = str(base_folder)
-    names = "|".join(config.lora.target_modules)
-    settings = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules=rf"encoder\..*\.({names})",
-        modules_to_save=["decoder", "proj_out"] + (["ctc_head"] if model.ctc_head is not None else []),
-    )
-    try:
-        return get_peft_model(model, settings)
-    except ValueError as error:
-        raise ConfigError("lora.target_modules", f"no layer of the encoder is called {names}: {error}") from error
+    whole = ["decoder", "proj_out"] + (["ctc_head"] if model.ctc_head is not None else [])
+    return add_lora(stage, config, base_folder, r"encoder\..*", save=save, whole=whole)
 
 
-def finished_model(config: Config, model: Any) -> Any:
-    """The model as it is published."""
-    return model
-
-
-def complete_model(config: Config, trainer: Any) -> dict[str, float]:
-    """Nothing more: the finished model needs no rows."""
+def finish_model(config: Config, trainer: Any) -> dict[str, float]:
+    """Nothing: the model is published as it was trained."""
     return {}
 
 

@@ -1,7 +1,7 @@
 """What every assembly of a run does alike: loading what was trained before, and the audio side of a collator."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,42 @@ def check_kind(path: str, model_types: Collection[str], key: str) -> None:
         raise ConfigError(key, f"cannot load {path}: {error}") from error
     if found not in model_types:
         raise ConfigError(key, f"cannot load {path}: it is a model of type {found!r}, not {' or '.join(model_types)}")
+
+
+def add_lora(
+    stage: Stage, config: RunConfig, base_folder: Path, layers: str, *, save: bool, whole: Sequence[str] = ()
+) -> Any:
+    """The model of a stage with LoRA adapters as `lora` of the config says.
+
+    Args:
+        base_folder: where the model without adapters is kept, for the checkpoints to refer to.
+        layers: regular expression of the modules whose layers `lora.target_modules` are adapted.
+        save: write the base folder; one process does, unless it is there from an earlier start.
+        whole: parts that are trained in full and saved with the adapters.
+
+    Raises:
+        ConfigError: no such layer.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    model: Any = stage.model
+    if save and not base_folder.is_dir():
+        model.save_pretrained(base_folder)
+        stage.processor.save_pretrained(base_folder)
+    model.name_or_path = str(base_folder)
+    names = "|".join(config.lora.target_modules)
+    settings = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=rf"{layers}\.({names})",
+        modules_to_save=list(whole) or None,
+    )
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        key = "lora.target_modules"
+        raise ConfigError(key, f"no layer where adapters belong is called {names}: {error}") from error
 
 
 def speech_inputs_of(config: RunConfig, feature_extractor: Any, *, augment: bool = True) -> SpeechInputs:

@@ -183,14 +183,10 @@ class StateStore:
         return {**self.__dict__, "_maps": {}, "_writer": None}
 
 
-class CachedRows(torch.utils.data.Dataset):
-    """Rows of a data set with cached outputs in place of audio; columns can still be read (`rows["duration_s"]`)."""
+class RowsWithOutputs(torch.utils.data.Dataset):
+    """Rows of a data set, each with what `outputs` finds for it; columns can still be read (`rows["duration_s"]`)."""
 
-    def __init__(self, rows: Any, store: StateStore, keys: Sequence[bytes], states_name: str):
-        self.rows = rows.remove_columns("audio")
-        self.store = store
-        self.entries = [store.entries[key] for key in keys]
-        self.states_name = states_name
+    rows: Any
 
     @property
     def column_names(self) -> list[str]:
@@ -202,9 +198,25 @@ class CachedRows(torch.utils.data.Dataset):
     def __getitem__(self, index: int | str) -> Any:
         if isinstance(index, str):
             return self.rows[index]
+        return {**self.rows[index], **self.outputs(index)}
+
+    def outputs(self, index: int) -> dict[str, Any]:
+        """Cached fields of a row."""
+        raise TypeError(f"{type(self).__name__} must say what it has cached")
+
+
+class CachedRows(RowsWithOutputs):
+    """Rows with cached outputs of one kind in place of audio."""
+
+    def __init__(self, rows: Any, store: StateStore, keys: Sequence[bytes], states_name: str):
+        self.rows = rows.remove_columns("audio")
+        self.store = store
+        self.entries = [store.entries[key] for key in keys]
+        self.states_name = states_name
+
+    def outputs(self, index: int) -> dict[str, Any]:
         states, ids = self.store.read(self.entries[index])
-        row = {**self.rows[index], self.states_name: states}
-        return row if ids is None else {**row, "phoneme_ids": ids}
+        return {self.states_name: states} | ({} if ids is None else {"phoneme_ids": ids})
 
 
 def fill(

@@ -21,16 +21,9 @@ from data_scripts.sources import load_source
 from data_scripts.text.normalize import NORMALIZER_VERSION, normalize_text
 from data_scripts.text.spoken import SPOKEN_FORM_VERSION
 
-from .card import (
-    FACTS_FILE,
-    LABELS,
-    Evaluation,
-    describe_hardware,
-    public_name,
-    source_commit,
-    update_model_card,
-)
+from .card import LABELS, Evaluation, describe_hardware, source_commit
 from .command_line import EvaluationArguments
+from .evaluation_cards import evaluations_of, update_cards
 from .language_model import WordLanguageModel
 from .metrics import bootstrap_difference, count_errors, score
 from .recognisers import Recognised, Recogniser, load_recogniser, load_zero, recognise
@@ -166,7 +159,7 @@ def evaluate(args: EvaluationArguments, *, show_progress: bool = False) -> dict[
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     if args.card:
-        update_cards(report)
+        update_cards(report, card_evaluations)
     _write_lines(output.with_suffix(".hypotheses.jsonl"), hypotheses)
     if nbest:
         _write_lines(output.with_suffix(".nbest.jsonl"), nbest)
@@ -314,43 +307,10 @@ def _cell(metric: Mapping[str, Any] | None) -> str:
 
 
 def card_evaluations(report: Mapping[str, Any], model: str) -> list[Evaluation]:
-    """Rows of a report for the card of `model`: its own rows, and the others as baselines.
+    """See `trainers.evaluation_cards.evaluations_of`."""
 
-    Raises:
-        ValueError: the report has no row of `model`; the message lists those it has.
-    """
-    same = {row["model"]: os.path.abspath(row["model"]) == os.path.abspath(model) for row in report["rows"]}
-    if not any(same.values()):
-        raise ValueError(f"the report has no row of {model}; it has: {', '.join(same)}")
-    data = report["data"]
-    return [
-        Evaluation(
-            metrics=row["metrics"],
-            dataset=data["path"],
-            split=data.get("split"),
-            model=None if same[row["model"]] else _public_system(row["model"]),
-            num_beams=row["num_beams"],
-            num_utterances=data["utterances"],
-            normalizer_version=report["normalizer_version"],
-            spoken_form_version=report.get("spoken_form_version"),
-            command=report["command"],
-            confidence=row["bootstrap"]["confidence"],
-        )
-        for row in report["rows"]
-    ]
+    def describe(row: Mapping[str, Any]) -> dict[str, Any]:
+        versions = {name: report.get(name) for name in ("normalizer_version", "spoken_form_version")}
+        return {"metrics": row["metrics"], "num_beams": row["num_beams"], **versions}
 
-
-def update_cards(report: Mapping[str, Any]) -> list[Path]:
-    """Add the figures of a report to the card of every evaluated folder that has one; the cards that were changed."""
-    folders = dict.fromkeys(row["model"] for row in report["rows"])
-    return [
-        update_model_card(folder, evaluations=card_evaluations(report, folder))
-        for folder in folders
-        if (Path(folder) / FACTS_FILE).is_file()
-    ]
-
-
-def _public_system(name: str) -> str:
-    if not name.startswith("TSPC-Zero: "):
-        return public_name(name)
-    return "TSPC-Zero: " + " + ".join(map(public_name, name.removeprefix("TSPC-Zero: ").split(" + ")))
+    return evaluations_of(report, model, describe)

@@ -65,7 +65,12 @@ def write_report(
     for letter, system, output in zip(letters, systems, outputs, strict=True):
         page.section(f"{letter}: {system['model']}, {_beams(system['num_beams'])}")
         _system(page, system, output, rows)
-    _setup(page, report)
+    settings = {
+        "normaliser": report.get("normalizer_version"),
+        "spoken form": report.get("spoken_form_version"),
+        "reference pronunciation": report.get("phoneme_reference"),
+    }
+    how_measured(page, report, settings)
     return page.save(path)
 
 
@@ -341,15 +346,14 @@ def _aligned(said: list[str], heard: list[str]) -> list[Word]:
     return words
 
 
-def _setup(page: Page, report: Mapping[str, Any]) -> None:
+def how_measured(page: Page, report: Mapping[str, Any], settings: Mapping[str, str | None]) -> None:
+    """The section on how the figures of any report came about; `settings` are those of its kind alone."""
     page.section("How this was measured")
     told = {
         "command": report.get("command"),
         "commit": report.get("commit"),
         "hardware": report.get("hardware"),
-        "normaliser": report.get("normalizer_version"),
-        "spoken form": report.get("spoken_form_version"),
         "test set": ", ".join(f"{key} {value}" for key, value in report["data"].items()),
-        "reference pronunciation": report.get("phoneme_reference"),
+        **settings,
     }
     page.table(["", ""], [[key, value] for key, value in told.items() if value], row_headers=True)

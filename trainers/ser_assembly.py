@@ -13,7 +13,7 @@ import torch
 from transformers import EvalPrediction
 
 from models.ser import KNNDatastore
-from trainers.building import Stage, speech_inputs_of
+from trainers.building import Stage, add_lora, speech_inputs_of
 from trainers.checks import ConfigError
 from trainers.collators import SAMPLING_RATE_HZ
 from trainers.metrics.classes import class_scores
@@ -29,8 +29,7 @@ __all__ = [
     "build_metrics",
     "build_processor_and_model",
     "card_facts",
-    "complete_model",
-    "finished_model",
+    "finish_model",
     "main_metric",
     "make_trainer",
     "needs_texts",
@@ -55,46 +54,20 @@ def build_processor_and_model(config: SERRunConfig, texts: Sequence[str] = ()) -
 
 
 def add_adapters(stage: Stage, config: SERRunConfig, base_folder: Path, *, save: bool) -> Any:
-    """LoRA on the speech encoders; fusion, head and projection are trained in full and saved with the adapters.
-
-    Args:
-        base_folder: where the model without adapters is kept, for the checkpoints to refer to.
-        save: write it there; one process does, unless it is there from an earlier start.
-    """
-    from peft import LoraConfig, get_peft_model
-
+    """LoRA on the speech encoders; what reads them is trained in full. See `trainers.building.add_lora`."""
     model: Any = stage.model
-    if save and not base_folder.is_dir():
-        model.save_pretrained(base_folder)
-        stage.processor.save_pretrained(base_folder)
-    model.name_or_path = str(base_folder)
-    names = "|".join(config.lora.target_modules)
     if config.system == "emotion2vec":
-        where, whole = r"emotion2vec\.layers\..*", ["classifier"]
+        layers, whole = r"emotion2vec\.layers\..*", ["classifier"]
     else:
-        where = r"encoders\.\w+\.model\..*"
+        layers = r"encoders\.\w+\.model\..*"
         # By the ends of their names: encoders have parts called projection as well.
         whole = [f"projection.{name}" for name, _ in (model.projection or torch.nn.Module()).named_children()]
         whole += ["fusion", "head"]
-    settings = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules=rf"{where}\.({names})",
-        modules_to_save=[name for name in whole if any(True for _ in model.get_submodule(name).parameters())],
-    )
-    try:
-        return get_peft_model(model, settings)
-    except ValueError as error:
-        raise ConfigError("lora.target_modules", f"no layer of the encoders is called {names}: {error}") from error
+    whole = [name for name in whole if any(True for _ in model.get_submodule(name).parameters())]
+    return add_lora(stage, config, base_folder, layers, save=save, whole=whole)
 
 
-def finished_model(config: SERRunConfig, model: Any) -> Any:
-    """The model as it is published."""
-    return model
-
-
-def complete_model(config: SERRunConfig, trainer: SERTrainer) -> dict[str, float]:
+def finish_model(config: SERRunConfig, trainer: SERTrainer) -> dict[str, float]:
     """Give the finished model its neighbours, the training rows as they are; its scores with them, and without.
 
     beta, the number of neighbours and the temperature are chosen on the validation rows, so the scores with them are

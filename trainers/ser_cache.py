@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from trainers.cache import CacheError, StateStore, audio_key, fill, front_end, model_digest
+from trainers.cache import CacheError, RowsWithOutputs, StateStore, audio_key, fill, front_end, model_digest
 
 
 class Stored(NamedTuple):
@@ -22,10 +22,10 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
 
 
-class CachedFeatures(torch.utils.data.Dataset):
+class CachedFeatures(RowsWithOutputs):
     """Rows with `encoder_features`: name of the encoder -> (T, E) or (T, K, E) float16.
 
-    Their audio is left out where every encoder is cached. Columns can still be read (`rows["duration_s"]`).
+    Their audio is left out where every encoder is cached.
     """
 
     def __init__(self, rows: Any, stored: Mapping[str, Stored], keys: Sequence[bytes], keep_audio: bool):
@@ -33,21 +33,12 @@ class CachedFeatures(torch.utils.data.Dataset):
         self.stored = dict(stored)
         self.entries = {name: [one.store.entries[key] for key in keys] for name, one in self.stored.items()}
 
-    @property
-    def column_names(self) -> list[str]:
-        return list(self.rows.column_names)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int | str) -> Any:
-        if isinstance(index, str):
-            return self.rows[index]
+    def outputs(self, index: int) -> dict[str, Any]:
         features = {
             name: one.store.read(self.entries[name][index])[0].reshape(-1, *one.shape)
             for name, one in self.stored.items()
         }
-        return {**self.rows[index], "encoder_features": features}
+        return {"encoder_features": features}
 
 
 class FeatureCache:

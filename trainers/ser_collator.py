@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainers.collators import Row, SpeechInputs, pad_ids, pad_states
+from trainers.collators import Row, SpeechInputs, pad_ids
+from trainers.ser_cache import pad_features
 
 
 class SERCollator:
@@ -24,9 +25,9 @@ class SERCollator:
     }
     ```
 
-    Rows of `trainers.ser_cache.FeatureCache` have `encoder_features` by the name of an encoder; they come padded, with
-    `encoder_masks`, and waveforms only where an encoder is left that is not cached. Everything random is drawn by
-    `inputs` from (seed, epoch, row).
+    Rows of `trainers.ser_cache.FeatureCache` have `encoder_features` by the name of an encoder; they come padded, in
+    half precision, with `encoder_masks`, and waveforms only where an encoder is left that is not cached. Everything
+    random is drawn by `inputs` from (seed, epoch, row).
 
     Args:
         inputs (`SpeechInputs`): reads and augments the audio; its features are waveforms.
@@ -55,9 +56,8 @@ class SERCollator:
         batch: dict[str, Any] = {}
         cached: Mapping[str, Any] = rows[0].get("encoder_features") or {}
         if cached:
-            padded = {name: pad_states([row["encoder_features"][name] for row in rows]) for name in cached}
-            batch["encoder_features"] = {name: states for name, (states, _) in padded.items()}
-            batch["encoder_masks"] = {name: mask for name, (_, mask) in padded.items()}
+            features, masks = pad_features([row["encoder_features"] for row in rows])
+            batch |= {"encoder_features": features, "encoder_masks": masks}
         if not cached or set(self.encoders) - set(cached):
             read = self.inputs(rows)
             batch |= {"input_values": read["input_features"], "attention_mask": read["attention_mask"]}

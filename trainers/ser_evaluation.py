@@ -20,9 +20,10 @@ from data_scripts.row_checks import PROBLEM_CODES
 from data_scripts.sources import load_source
 from data_scripts.text.emotion_rules import EmotionRules
 
-from .card import FACTS_FILE, LABELS, Evaluation, describe_hardware, public_name, source_commit, update_model_card
+from .card import LABELS, Evaluation, describe_hardware, source_commit
 from .classifiers import Classified, Classifier, classify, load_classifier, read_model_type
 from .command_line import SEREvaluationArguments
+from .evaluation_cards import evaluations_of, update_cards
 from .metrics.classification import Outcomes, paired_differences, score_classes
 from .secrets import mask_tokens
 from .ser_rows import apply_labels
@@ -188,7 +189,7 @@ def evaluate(args: SEREvaluationArguments, *, show_progress: bool = False) -> di
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     if args.card:
-        update_cards(report)
+        update_cards(report, card_evaluations)
     lines = [line for system in systems for line in _predictions(system, test, list(args.labels))]
     _write(output.with_suffix(".predictions.jsonl"), "".join(f"{json.dumps(x, ensure_ascii=False)}\n" for x in lines))
     write_report(report, test, systems, output.with_suffix(".html"))
@@ -328,41 +329,16 @@ def _predictions(system: System, test: EvaluationSet, classes: Sequence[str]) ->
 
 
 def card_evaluations(report: Mapping[str, Any], model: str) -> list[Evaluation]:
-    """Rows of a report for the card of `model`: its own rows, and the others as baselines.
+    """See `trainers.evaluation_cards.evaluations_of`. Rules are no part of a model: rows with them are left out."""
 
-    Rows with rules stay in the report: rules are no part of a model.
+    def describe(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "metrics": {name: metric for name, metric in row["metrics"].items() if name in LABELS},
+            "variant": system_name({**row, "model": ""}).removeprefix(", ") or None,
+        }
 
-    Raises:
-        ValueError: the report has no row of `model`; the message lists those it has.
-    """
-    same = {row["model"]: os.path.abspath(row["model"]) == os.path.abspath(model) for row in report["rows"]}
-    if not any(same.values()):
-        raise ValueError(f"the report has no row of {model}; it has: {', '.join(same)}")
-    data = report["data"]
-    return [
-        Evaluation(
-            metrics={name: metric for name, metric in row["metrics"].items() if name in LABELS},
-            dataset=data["path"],
-            split=data.get("split"),
-            model=None if same[row["model"]] else public_name(row["model"]),
-            variant=system_name({**row, "model": ""}).removeprefix(", ") or None,
-            num_utterances=data["utterances"],
-            command=report["command"],
-            confidence=row["bootstrap"]["confidence"],
-        )
-        for row in report["rows"]
-        if not row["rules"]
-    ]
-
-
-def update_cards(report: Mapping[str, Any]) -> list[Path]:
-    """Add the figures of a report to the card of every evaluated folder that has one; the cards that were changed."""
-    folders = dict.fromkeys(row["model"] for row in report["rows"])
-    return [
-        update_model_card(folder, evaluations=card_evaluations(report, folder))
-        for folder in folders
-        if (Path(folder) / FACTS_FILE).is_file()
-    ]
+    plain = [row for row in report["rows"] if not row["rules"]]
+    return evaluations_of({**report, "rows": plain}, model, describe)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data_scripts.report import AudioClip, Number, Page, Text, new_figure
 from data_scripts.report.plots import INK, MUTED, SERIES
 from trainers.metrics.calibration import NUM_BINS
-from trainers.report import system_letter
+from trainers.report import how_measured, system_letter
 from trainers.ser_evaluation import EvaluationSet, System, system_name
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_report(report: Mapping[str, Any], test: EvaluationSet, systems: Sequen
     for letter, row, system in zip(letters, report["rows"], systems, strict=True):
         page.section(f"{letter}: {system_name(row)}")
         _system(page, row, system, test, report["classes"])
-    _setup(page, report)
+    how_measured(page, report, _settings(report))
     return page.save(path)
 
 
@@ -289,19 +289,13 @@ def _worst(page: Page, system: System, test: EvaluationSet, classes: Sequence[st
     )
 
 
-def _setup(page: Page, report: Mapping[str, Any]) -> None:
-    page.section("How this was measured")
-    told = {
-        "command": report.get("command"),
-        "commit": report.get("commit"),
-        "hardware": report.get("hardware"),
-        "test set": ", ".join(f"{key} {value}" for key, value in report["data"].items()),
-        "classes": "; ".join(f"{name}: {', '.join(emotions)}" for name, emotions in report["labels"].items()),
-    }
+def _settings(report: Mapping[str, Any]) -> dict[str, str]:
+    """What stands for what, in the labels of the task and of each model."""
+    told = {"classes": "; ".join(f"{name}: {', '.join(emotions)}" for name, emotions in report["labels"].items())}
     for row in report["rows"]:
         if mapped := row.get("model_labels"):
             told[f"labels of {row['model']}"] = ", ".join(f"{a} → {b or 'left out'}" for a, b in mapped.items())
-    page.table(["", ""], [[key, value] for key, value in told.items() if value], row_headers=True)
+    return told
 
 
 def _interval(metric: Mapping[str, Any] | None, factor: float, *, prefix: str = "", sign: str = "") -> str | None:

@@ -83,12 +83,8 @@ class Assembly(Protocol):
         """The model with LoRA adapters."""
         ...
 
-    def finished_model(self, config: Any, model: Any, /) -> Any:
-        """The trained model as it is published."""
-        ...
-
-    def complete_model(self, config: Any, trainer: Any, /) -> dict[str, float]:
-        """What a finished model still needs of the rows, on every process; scores that are changed by it."""
+    def finish_model(self, config: Any, trainer: Any, /) -> dict[str, float]:
+        """Make `trainer.model` what is published, on every process; scores that are changed by it."""
         ...
 
     def make_trainer(self, config: Any, stage: Stage, /, **common: Any) -> Any:
@@ -309,8 +305,7 @@ def finish(
     """Save the finished model, write its metrics down, and publish it; the exit status, on every process."""
     if config.lora.rank:
         trainer.model = trainer.model.merge_and_unload()
-    trainer.model = assembly.finished_model(config, trainer.model)
-    scores |= assembly.complete_model(config, trainer)
+    scores |= assembly.finish_model(config, trainer)
     # Under another name until it is whole: a model folder is a finished model.
     partial = run.model_folder.with_suffix(".partial")
     problem = trainer.write_model(partial)
