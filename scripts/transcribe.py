@@ -7,7 +7,7 @@
 
 Writes one JSON line a file and goes on where it was interrupted; subtitles, tables and plain text are made of these
 lines, each time anew. A file that cannot be read is one error line, and the others go on. Exit status 1: some files
-failed; 2: nothing could be done.
+failed; 2: nothing could be done; 130: interrupted.
 """
 
 import logging
@@ -59,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"interrupted: the same command goes on with {args.output}", file=sys.stderr)
+        return 130
     failures = sum("error" in entry for entry in entries)
     print(f"{len(entries) - failures} of {len(entries)} files transcribed: {args.output}", file=sys.stderr)
     return 1 if failures else 0

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from scripts.transcribe import main
+from trainers import transcription
 from trainers.recognisers import Recogniser
 from trainers.transcription import Settings, TranscriptionError, find_audio, pending, transcribe_files
 
@@ -126,3 +127,21 @@ def test_the_script(recordings, tiny_whisper, tmp_path, capsys):
     assert main(argv) == 0  # nothing left to do
     assert main([str(tmp_path / "none"), "--model", str(tiny_whisper), "--output", output]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_an_interruption_is_one_line(recordings, tiny_whisper, tmp_path, capsys, monkeypatch):
+    output = tmp_path / "t.jsonl"
+    argv = [str(recordings), "--model", str(tiny_whisper), "--output", str(output), "--device", "cpu"]
+    entry = transcription._recognise
+
+    def second_batch_is_interrupted(*args):
+        if output.stat().st_size:
+            raise KeyboardInterrupt
+        yield from entry(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transcription, "_recognise", second_batch_is_interrupted)
+        assert main([*argv, "--batch_size", "2"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"interrupted: the same command goes on with {output}"
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 2
+    assert main(argv) == 0 and "files transcribed" in capsys.readouterr().err
