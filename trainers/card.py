@@ -18,6 +18,7 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .model_kinds import KINDS, Kind
+from .public_names import public_command, public_name
 from .secrets import mask_tokens
 
 FACTS_FILE = "card.json"
@@ -121,36 +122,6 @@ class CardFacts:
         self.evaluations = [Evaluation(**e) if isinstance(e, Mapping) else e for e in self.evaluations]
 
 
-def public_name(name: str) -> str:
-    """A Hub id as it is, a local path as its last part, a token masked.
-
-    >>> public_name("vinai/PhoWhisper-base"), public_name("/home/mai/data/calls")
-    ('vinai/PhoWhisper-base', 'calls')
-    """
-    name = mask_tokens(str(name).strip())
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() and not name.startswith("."):
-        return name
-    parts = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".", "..", "~")]
-    return parts[-1] if parts else "local folder"
-
-
-def public_command(command: str | Sequence[str]) -> str:
-    """A command line without absolute paths and tokens, on one line.
-
-    >>> public_command(["python", "/home/mai/amvi/scripts/train.py", "--data=/data/x"])
-    'python scripts/train.py --data=x'
-    """
-    text = command if isinstance(command, str) else " ".join(command)
-    text = mask_tokens(" ".join(text.split()))
-
-    def shorten(match: re.Match[str]) -> str:
-        parts = [part for part in re.split(r"[\\/]+", match[0]) if part not in ("", "~", "..")]
-        kept = 2 if len(parts) > 1 and parts[-2] in ("scripts", "configs") else 1
-        return "/".join(parts[-kept:])
-
-    return re.sub(r"(?<![\w.:/\\])(?:~|\.\.|[A-Za-z]:)?[\\/][^\s'\"=,\[\]{}]*", shorten, text)
-
-
 def markdown_escape(text: Any) -> str:
     """Text that Markdown, HTML and tables show literally, on one line."""
     line = " ".join(str(text).split())
@@ -239,7 +210,7 @@ def render_card(facts: CardFacts) -> str:
     environment.filters |= {"md": markdown_escape, "code": code_escape}
     body = environment.get_template(TEMPLATE.name).render(
         stage=facts.stage,
-        title=(facts.repo_id or f"Amvi {facts.stage.upper()}").split("/")[-1],
+        title=(facts.repo_id or f"Amvi {_stage_name(facts.stage)}").split("/")[-1],
         summary=KINDS[facts.stage].summary,
         kind=KINDS[facts.stage],
         classifies=KINDS[facts.stage].task == "audio-classification",
@@ -346,8 +317,14 @@ def _training_lines(facts: CardFacts) -> list[tuple[str, str]]:
     return [(name, markdown_escape(_told(value))) for name, value in lines if value not in (None, "")]
 
 
+def _stage_name(stage: str) -> str:
+    return stage.upper() if len(stage) <= len("tspc") else stage.capitalize()
+
+
 def _told(value: Any) -> str:
-    """A list or mapping in words: "neutral: neutral, calm; negative: sad"."""
+    """A list or mapping in words: "neutral: neutral, calm; negative: sad"; numbers with four digits."""
+    if isinstance(value, float) and abs(value) < 1e4:
+        return f"{value:.4g}"
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {_told(each)}" for key, each in value.items())
     return ", ".join(map(_told, value)) if isinstance(value, list | tuple) else str(value)

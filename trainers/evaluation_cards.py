@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .card import FACTS_FILE, Evaluation, public_name, update_model_card
+from .card import FACTS_FILE, Evaluation, update_model_card
+from .public_names import public_name
 
 ZERO = "TSPC-Zero: "
 

@@ -22,6 +22,7 @@ from trainers.ser import SERTrainer
 from trainers.ser_arguments import SERRunConfig
 from trainers.ser_building import build
 from trainers.ser_collator import SERCollator
+from trainers.ser_rows import label_facts
 
 __all__ = [
     "add_adapters",
@@ -223,8 +224,7 @@ def make_trainer(config: SERRunConfig, stage: Stage, **common: Any) -> SERTraine
 def card_facts(config: SERRunConfig, stage: Stage) -> dict[str, Any]:
     """What the card of a checkpoint says about this system alone; `training` holds lines of its table."""
     facts: dict[str, Any] = {
-        "labels": "; ".join(f"{name}: {', '.join(emotions)}" for name, emotions in config.labels.items()),
-        "label_maps": ", ".join(config.label_maps) or None,
+        **label_facts(config.labels, config.label_maps),
         "class_weights": config.class_weights if config.class_weights != "none" else None,
         "sampling": "balanced" if config.sampling.balanced else None,
         "optimiser": config.training.optim,

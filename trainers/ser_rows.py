@@ -6,7 +6,7 @@ stands for, `label_maps` say it anew for single corpora. Nothing here imports to
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,20 @@ def _check_map(key: str, classes: Labels) -> None:
                 raise ConfigError(f"{key}.{name}", f"no emotion {emotion!r}; allowed are: {', '.join(EMOTIONS)}")
             if owner.setdefault(emotion, name) != name:
                 raise ConfigError(f"{key}.{name}", f"{emotion!r} is of class {owner[emotion]!r} already; choose one")
+
+
+def label_facts(
+    labels: Labels, label_maps: Mapping[str, Labels], corpora: Iterable[str] | None = None
+) -> dict[str, str]:
+    """What a card says about the classes: the emotions of each, and those of corpora (default: all) with a map."""
+    names = dict.fromkeys(label_maps if corpora is None else corpora)
+    own = {corpus: label_maps[corpus] for corpus in names if corpus in label_maps}
+    facts = {"labels": _described(labels), "label_maps": "; ".join(f"{c} ({_described(own[c])})" for c in own)}
+    return {name: told for name, told in facts.items() if told}
+
+
+def _described(labels: Labels) -> str:
+    return "; ".join(f"{name}: {', '.join(emotions)}" for name, emotions in labels.items())
 
 
 def apply_labels(

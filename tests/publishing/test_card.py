@@ -5,7 +5,8 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
-from trainers.card import Evaluation, markdown_escape, public_command, public_name, update_model_card, write_model_card
+from trainers.card import Evaluation, markdown_escape, update_model_card, write_model_card
+from trainers.public_names import public_command, public_name
 
 WER = {"wer": {"value": 0.2084, "low": 0.19, "high": 0.23, "errors": 10}, "per_full": 0.0712}
 EVALUATION = Evaluation(
@@ -144,6 +145,7 @@ def test_evaluations_are_added_later(tmp_path):
         ("/home/mai/x/", "x"),
         ("../runs/demo/model", "model"),
         ("C:\\Users\\mai\\model", "model"),
+        ("/home/mai/runs/calls/fusion/model", "fusion"),
         ("data/a/b.csv", "b.csv"),
         ("./", "local folder"),
     ],

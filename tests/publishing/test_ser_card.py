@@ -4,6 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from trainers.card import Evaluation, update_model_card, write_model_card
+from trainers.ser_rows import label_facts
 
 LABELS = {"neutral": ["neutral", "calm"], "negative": ["angry", "sad"]}
 METRICS = {
@@ -73,3 +74,20 @@ def test_every_kind_has_a_card(stage, tmp_path):
     text = write_model_card(tmp_path, stage=stage, language=["vi"]).read_text(encoding="utf-8")
     assert "scripts/eval_ser.py --model" in text and "- vietnamese" in text and "Not for decisions" in text
     assert ("knn=False" in text) == (stage == "ser") and ("transcripts" in text) == (stage != "emotion2vec")
+
+
+def test_numbers_and_names_are_for_readers(tmp_path):
+    facts = {"knn_temperature": 0.0005282334610819816, "epochs": 12.0, "learning_rate": 3e-5, "parameters": 4316342}
+    path = write_model_card(tmp_path, stage="emotion2vec", base_model=["runs/zipformer/model"], training=facts)
+    text = path.read_text(encoding="utf-8")
+    for part in ("# Amvi Emotion2vec", "temperature: 0.0005282\n", "Epochs: 12\n", "rate: 3e-05\n", "4316342"):
+        assert part in text, part
+    assert "Base model: zipformer\n" in text
+
+
+def test_only_the_label_maps_of_its_corpora_are_told():
+    maps = {"emov_db": {"neutral": ["neutral"], "negative": ["angry"]}, "emodb": {"negative": ["sad"]}}
+    facts = label_facts(LABELS, maps, ["ravdess", "emov_db", "emov_db"])
+    assert facts["labels"] == "neutral: neutral, calm; negative: angry, sad"
+    assert facts["label_maps"] == "emov_db (neutral: neutral; negative: angry)"
+    assert "label_maps" not in label_facts(LABELS, maps, ["ravdess"])

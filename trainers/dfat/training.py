@@ -30,7 +30,6 @@ from trainers.card import (
     LABELS,
     Evaluation,
     describe_hardware,
-    public_name,
     source_commit,
     update_model_card,
     write_model_card,
@@ -39,10 +38,12 @@ from trainers.checks import ConfigError
 from trainers.dfat.arguments import DFATArguments
 from trainers.dfat.building import Split, read_streams
 from trainers.dfat.fusing import build_ensemble
+from trainers.public_names import public_name
 from trainers.push_queue import STATUS_FILE
 from trainers.rows import audio_hours, build_datasets
 from trainers.runs import Run, begin_run
 from trainers.secrets import hide_tokens
+from trainers.ser_rows import label_facts
 from trainers.training import NOT_PUBLISHED, open_queue
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def train_dfat(config: Any, run: Run, argv: Sequence[str]) -> dict[str, float]:
     model, scores = build_ensemble(config, run.folder, base, train, validation, device)
     partial = save(config, run, model, tokenizer)
     hours = audio_hours(rows.train)
-    write_card(config, partial, model, len(train_rows), hours, shlex.join(argv))
+    write_card(config, partial, model, train_rows, hours, shlex.join(argv))
     finish(config, run, partial, scores, time.monotonic() - started, validation)
     if queue is not None:
         if not queue.finish(run.model_folder):
@@ -129,17 +130,16 @@ def save(config: Any, run: Run, model: DFATForAudioClassification, tokenizer: An
 
 
 def write_card(
-    config: Any, folder: Path, model: DFATForAudioClassification, num_rows: int, hours: float | None, command: str
+    config: Any, folder: Path, model: DFATForAudioClassification, rows: Any, hours: float | None, command: str
 ) -> None:
-    """README.md and card.json of the finished model."""
+    """README.md and card.json of the finished model; rows: those of the training."""
     encoder = config.model.dfat.acoustic.encoder if model.encoder is not None else None
     weights = zip(model.members, model.member_weights.tolist(), strict=True)
     arguments: DFATArguments = config.model.dfat
     training = {
         "audio_hours": hours and round(hours, 2),
-        "utterances": num_rows,
-        "labels": "; ".join(f"{name}: {', '.join(emotions)}" for name, emotions in config.labels.items()),
-        "label_maps": ", ".join(config.label_maps) or None,
+        "utterances": len(rows),
+        **label_facts(config.labels, config.label_maps, rows["corpus"]),
         "streams": ", ".join(model.config.streams),
         "encoders": ", ".join(f"{spec.name} ({spec.features}, frozen)" for spec in model.config.encoder_specs) or None,
         "pooling": model.config.pooling if model.encoder is not None else None,
@@ -169,8 +169,8 @@ def limitations(arguments: DFATArguments) -> list[str]:
     recogniser = arguments.text.recogniser
     source = "the corpora's own transcripts" if recogniser is None else f"transcripts by {public_name(recogniser)}"
     return [
-        f"It judges by the words as well: it was trained on {source}. Give it such transcripts, as `text` or by the "
-        "option recogniser of the pipeline; without one it goes by an empty transcript."
+        f"It judges by the words as well: it was trained on {source}. Give it such transcripts, as text or by "
+        "the option recogniser of the pipeline; without one it goes by an empty transcript."
     ]
 
 
