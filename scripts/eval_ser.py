@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     from trainers.ser_evaluation import evaluate
-    from trainers.ser_report import report_notes, report_table
+    from trainers.ser_report import report_notes, report_tables
 
     try:
         report = evaluate(args, show_progress=sys.stderr.isatty())
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     console = Console()
-    console.print(report_table(report))
+    for table in report_tables(report, console.width):
+        console.print(table)
     for line in report_notes(report):
         console.print(line, markup=False)
     page, predictions = (Path(args.output).with_suffix(suffix) for suffix in (".html", ".predictions.jsonl"))

@@ -214,6 +214,8 @@ def _classified(
         ways = [True, False] if args.knn == "both" else [True]
     for knn in ways:
         about: dict[str, Any] = {"model": name, "kind": classifier.model_type, "knn": knn, "rules": None}
+        if knn:
+            about["knn_beta"] = classifier.pipe.model.datastore.beta
         if any(label != found for label, found in mapped.items()):
             about["model_labels"] = mapped
         with tqdm(total=len(rows), desc=system_name(about), unit="utt", disable=not show_progress) as bar:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from data_scripts.report import AudioClip, Number, Page, Text, new_figure
 from data_scripts.report.plots import INK, MUTED, SERIES
 from trainers.metrics.calibration import NUM_BINS
@@ -21,6 +23,7 @@ WORST, SPEAKERS = 20, 10
 MIN_SPEAKER_UTTERANCES = 4
 FEW_SPEAKERS = 10  # below, intervals over speakers are too narrow
 _NO_BREAK = "\N{NO-BREAK SPACE}"
+COLUMN = 15  # characters of "81.98–100.00", its padding and border
 # name → what it is called, its unit and the factor to it; in the order of tables
 METRICS = {
     "uar": ("UAR", "%", 100),
@@ -40,9 +43,12 @@ def write_report(report: Mapping[str, Any], test: EvaluationSet, systems: Sequen
     page = Page("Emotion recognition, evaluated", f"{data['path']}{split}: {data['utterances']:,} utterances")
     letters = [system_letter(index) for index in range(len(systems))]
     _results(page, report, letters)
-    for letter, row, system in zip(letters, report["rows"], systems, strict=True):
+    for index, (letter, row, system) in enumerate(zip(letters, report["rows"], systems, strict=True)):
         page.section(f"{letter}: {system_name(row)}")
-        _system(page, row, system, test, report["classes"])
+        if (same := _same_as(systems, index)) is not None:
+            page.text(f"Every answer and every probability is that of {letters[same]}.")
+        else:
+            _system(page, row, system, test, report["classes"])
     how_measured(page, report, _settings(report))
     return page.save(path)
 
@@ -102,6 +108,12 @@ def _notices(report: Mapping[str, Any]) -> list[str]:
         found.append(f"{report['unreadable']:,} recordings could not be classified")
     if missing := report["rows"][0]["missing_classes"]:
         found.append(f"no utterance of class {', '.join(missing)}: it counts as 0 in UAR and macro F1")
+    idle = [system_letter(index) for index, row in enumerate(report["rows"]) if row["knn"] and row["knn_beta"] == 1]
+    if idle:
+        found.append(
+            f"{', '.join(idle)}: the neighbours have no weight (beta of the datastore is 1, the best on the data that "
+            "it was chosen on), so the results are those without them"
+        )
     return found
 
 
@@ -135,6 +147,17 @@ def _rules(page: Page, rows: Sequence[Mapping[str, Any]], letters: Sequence[str]
     if lines:
         header = ["", "changed", "mended", "broken", "UAR, points", "interval"]
         page.table(header, lines, caption="What the rules bring to the same system without them")
+
+
+def _same_as(systems: Sequence[System], index: int) -> int | None:
+    """The first system before this one that answers as it does: rules often change nothing."""
+    this = systems[index]
+    for earlier, other in enumerate(systems[:index]):
+        if np.array_equal(other.heard_N, this.heard_N) and np.array_equal(
+            other.probabilities_NC, this.probabilities_NC
+        ):
+            return earlier
+    return None
 
 
 def _system(page: Page, row: Mapping[str, Any], system: System, test: EvaluationSet, classes: Sequence[str]) -> None:
@@ -235,7 +258,8 @@ def _group_table(page: Page, kind: str, groups: Sequence[Mapping[str, Any]], cla
     if kind == "speaker":
         lines = [each for each in lines if each["name"] and each["utterances"] >= MIN_SPEAKER_UTTERANCES]
         lines.sort(key=lambda each: (each["accuracy"], each["name"]))
-        caption = f"Worst of {len(lines)} speakers with {MIN_SPEAKER_UTTERANCES} utterances or more"
+        many = f"the worst {SPEAKERS} of {len(lines)}" if len(lines) > SPEAKERS else "the worst first"
+        caption = f"By speaker: those with {MIN_SPEAKER_UTTERANCES} utterances or more, {many}"
         lines = lines[:SPEAKERS]
     elif kind == "duration":
         lines.sort(key=lambda each: float(each["name"].split()[0]) if each["name"] else -1.0)
@@ -306,8 +330,8 @@ def _interval(metric: Mapping[str, Any] | None, factor: float, *, prefix: str = 
     return f"{low:{places}} to {high:{places}}".replace(" ", _NO_BREAK)
 
 
-def report_table(report: Mapping[str, Any]) -> Any:
-    """A `rich` table of the report: a line a score with its interval, a column a system, named in the caption."""
+def report_tables(report: Mapping[str, Any], width: int = 80) -> list[Any]:
+    """`rich` tables of the report: a line a score with its interval, a column a system; as many as `width` needs."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -317,24 +341,34 @@ def report_table(report: Mapping[str, Any]) -> Any:
     title = (
         f"{escape(report['data']['path'])}: {report['data']['utterances']} utterances, {', '.join(report['classes'])}"
     )
-    table = Table(title=title, caption="\n".join(names), caption_justify="left")
-    table.add_column("score", overflow="fold")
-    for letter in letters:
-        table.add_column(letter, justify="right", overflow="fold")
-    for name, (label, unit, factor) in METRICS.items():
-        cells = []
-        for row in rows:
-            metric, places = row["metrics"].get(name), 2 if factor == 100 else 3
-            interval = (_interval(metric, factor) or "").replace(f"{_NO_BREAK}to{_NO_BREAK}", "–")
-            cells.append(f"{factor * metric['value']:.{places}f}\n{interval}".strip() if metric else "–")
-        table.add_row(f"{label} {unit}".strip(), *cells)
-    table.add_row("real-time factor", *(f"{row['rtf']:.3f}" for row in rows))
-    return table
+    labels = {name: f"{label} {unit}".strip() for name, (label, unit, _) in METRICS.items()}
+    together = max(1, (width - len(max(labels.values(), key=len)) - 4) // COLUMN)
+    tables = []
+    for first in range(0, len(rows), together):
+        part = slice(first, first + together)
+        table = Table(title=None if first else title, caption="\n".join(names[part]), caption_justify="left")
+        table.add_column("score", no_wrap=True)
+        for letter in letters[part]:
+            table.add_column(letter, justify="right", no_wrap=True)
+        for name, label in labels.items():
+            table.add_row(label, *(_cell(row["metrics"].get(name), METRICS[name][2]) for row in rows[part]))
+        table.add_row("real-time factor", *(f"{row['rtf']:.3f}" for row in rows[part]))
+        tables.append(table)
+    return tables
+
+
+def _cell(metric: Mapping[str, Any] | None, factor: float) -> str:
+    if metric is None:
+        return "–"
+    interval = (_interval(metric, factor) or "").replace(f"{_NO_BREAK}to{_NO_BREAK}", "–")
+    return f"{factor * metric['value']:.{2 if factor == 100 else 3}f}\n{interval}".strip()
 
 
 def report_notes(report: Mapping[str, Any]) -> list[str]:
     """Lines below the table: rows left out, differences to the first system, what the rules bring."""
     lines = _notices(report)
+    if any("low" in row["metrics"].get("ece", {}) for row in report["rows"]):
+        lines.append("intervals of calibration errors lean upwards, as every resample has gaps of its own")
     for index, row in enumerate(report["rows"]):
         letter = system_letter(index)
         speakers = {"": "utterances", "speaker_": "speakers"}

@@ -1,15 +1,19 @@
 """Evaluation of emotion classifiers end to end, and the arguments of its script."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from models.ser import SERForAudioClassification
 from scripts.eval_ser import main as eval_main
 from trainers.card import read_card_facts
 from trainers.command_line import SEREvaluationArguments, load_arguments
 from trainers.metrics.classes import class_scores
-from trainers.ser_evaluation import class_of_label, duration_bin
+from trainers.ser_evaluation import class_of_label, duration_bin, system_name
+from trainers.ser_report import report_notes, report_tables
 
 from .ser_folders import save_corpus, save_emotion2vec, save_ser, save_stock
 
@@ -209,3 +213,34 @@ def test_wrong_arguments(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
         load_arguments(SEREvaluationArguments, argv)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_tables_are_as_wide_as_the_terminal(report):
+    """No figure is cut in two: systems that do not fit stand in another table."""
+    result = json.loads(report.read_text())
+    for width, num_tables in ((80, 2), (200, 1)):
+        console = Console(width=width, record=True, file=io.StringIO())
+        tables = report_tables(result, width)
+        for table in tables:
+            console.print(table)
+        text = console.export_text()
+        assert len(tables) == num_tables and max(map(len, text.splitlines())) <= width
+        for row in result["rows"]:
+            uar = row["metrics"]["uar"]
+            assert f" {100 * uar['low']:.2f}–{100 * uar['high']:.2f} " in text
+            assert system_name(row) in " ".join(text.split())  # captions may be wrapped
+
+
+def test_what_changes_nothing_is_said_and_not_shown_twice(corpus, tmp_path):
+    folder = save_ser(tmp_path / "model")
+    model = SERForAudioClassification.from_pretrained(folder)
+    model.datastore.beta = 1.0
+    model.save_pretrained(folder)
+    output = tmp_path / "idle.json"
+    argv = ["--model", str(folder), "--data.path", str(corpus), "--bootstrap_samples", "0", "--card", "false"]
+    assert eval_main([*argv, "--device", "cpu", "--output", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert [row.get("knn_beta") for row in result["rows"]] == [1.0, None]
+    assert "A: the neighbours have no weight (beta of the datastore is 1" in " ".join(report_notes(result))
+    page = output.with_suffix(".html").read_text(encoding="utf-8")
+    assert "Every answer and every probability is that of A." in page and page.count("Confusion matrix: ") == 1
