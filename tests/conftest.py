@@ -21,6 +21,15 @@ def repo_root() -> Path:
     return REPO_ROOT
 
 
+@pytest.fixture(scope="module")
+def in_the_repository():
+    """Paths of configs are relative to it."""
+    before = os.getcwd()
+    os.chdir(REPO_ROOT)
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real recordings kept beside the checkout during development; absent for users, so dependent tests skip."""

@@ -2,17 +2,14 @@
 
 import csv
 import json
-import os
-import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import load_file
+from script_kit import Script, as_if_killed
 from transformers import AutoTokenizer
 
 from trainers.asr_arguments import ASRConfig
@@ -20,22 +17,10 @@ from trainers.checkpoint_folder import check_folder
 from trainers.config import read_config
 from trainers.runs import read_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "scripts" / "train_asr.py"
+pytestmark = pytest.mark.usefixtures("in_the_repository")
+SCRIPT = Script("train_asr")
+run, refused = SCRIPT.run, SCRIPT.refused
 SENTENCES = ["xin chào", "hôm nay họp nhóm", "một hai ba", "thứ sáu ngày mai", "tôi đi học", "bốn năm sáu"]
-
-
-def run(*argv: str) -> dict[str, float]:
-    """The script's main in this process, which has paid for the imports."""
-    return runpy.run_path(str(SCRIPT))["main"](list(argv))
-
-
-def refused(capsys: pytest.CaptureFixture, *argv: str) -> str:
-    """What the script says when it does not start."""
-    with pytest.raises(SystemExit) as caught:
-        run(*argv)
-    assert caught.value.code == 2
-    return capsys.readouterr().err
 
 
 def write_split(folder: Path, texts: list[str], seconds: list[float]) -> None:
@@ -50,15 +35,6 @@ def write_split(folder: Path, texts: list[str], seconds: list[float]) -> None:
             audio = 0.1 * np.sin(2 * np.pi * (200 + 60 * (number % 6)) * time_s)
             soundfile.write(folder / f"{number}.wav", audio + 0.01 * rng.standard_normal(len(audio)), 16_000)
             table.writerow([f"{number}.wav", f"{folder.name}-{number}", text])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def in_the_repository():
-    """Paths of configs are relative to it."""
-    before = os.getcwd()
-    os.chdir(ROOT)
-    yield
-    os.chdir(before)
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +104,7 @@ def test_resumed_run_gives_the_same_weights(trained, workspace, capsys):
     # As if the process had died after the checkpoint of step 2.
     whole = trained["zipformer"]
     cut = workspace / "runs" / "cut" / "zipformer"
-    shutil.copytree(whole, cut)
-    for spoilt in (cut / "model", cut / "checkpoint-4"):
-        shutil.rmtree(spoilt)
+    as_if_killed(whole, cut, 4)
     run(*arguments(workspace, "zipformer", "--training.resume", "auto", f"--training.output_dir={cut}"))
     for part in ("checkpoint-4/model.safetensors", "checkpoint-4/average.safetensors", "model/model.safetensors"):
         first, again = (load_file(folder / part) for folder in (whole, cut))
@@ -142,22 +116,15 @@ def test_resumed_run_gives_the_same_weights(trained, workspace, capsys):
 
 @pytest.mark.slow
 def test_resumed_run_is_bit_identical(workspace):
-    def launch(*more: str) -> None:
-        command = [sys.executable, str(SCRIPT), *arguments(workspace, "zipformer", *more, name="bits")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT, env=environment)
-        assert done.returncode == 0, done.stderr
-
-    launch()
-    folder = workspace / "runs" / "bits" / "zipformer"
-    whole = folder.with_name("whole")
-    shutil.copytree(folder, whole)
-    for spoilt in (folder / "model", folder / "checkpoint-4"):
-        shutil.rmtree(spoilt)
-    launch("--training.resume", "true")
+    argv = arguments(workspace, "zipformer", name="bits")
+    SCRIPT.launch(*argv)
+    whole = workspace / "runs" / "bits" / "zipformer"
+    cut = whole.with_name("cut")
+    as_if_killed(whole, cut, 4)
+    SCRIPT.launch(*argv, "--training.resume", "true", f"--training.output_dir={cut}")
     for part in ("checkpoint-4/model.safetensors", "checkpoint-4/average.safetensors", "model/model.safetensors"):
-        assert (folder / part).read_bytes() == (whole / part).read_bytes(), part
-    assert read_metrics(folder)[-1]["eval_loss"] == read_metrics(whole)[-1]["eval_loss"]
+        assert (cut / part).read_bytes() == (whole / part).read_bytes(), part
+    assert read_metrics(cut)[-1]["eval_loss"] == read_metrics(whole)[-1]["eval_loss"]
 
 
 @pytest.mark.parametrize("system", ["zipformer", "fastconformer"])

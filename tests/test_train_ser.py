@@ -2,17 +2,14 @@
 
 import csv
 import json
-import os
-import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import load_file
+from script_kit import ROOT, Script, as_if_killed
 from transformers import pipeline
 
 from models.ser import SERForAudioClassification
@@ -21,29 +18,17 @@ from trainers.config import read_config
 from trainers.runs import read_metrics
 from trainers.ser_arguments import SERRunConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "scripts" / "train_ser.py"
+pytestmark = pytest.mark.usefixtures("in_the_repository")
+SCRIPT = Script("train_ser")
+run, refused = SCRIPT.run, SCRIPT.refused
 # High tones are negative. Happiness is of no class, and one row has no emotion.
 EMOTIONS = ("neutral", "angry", "calm", "sad", "neutral", "neutral", "happy", "")
 HIGH = ("angry", "sad", "negative", "surprised")
 
 
-def run(*argv: str) -> dict[str, float]:
-    """The script's main in this process, which has paid for the imports."""
-    return runpy.run_path(str(SCRIPT))["main"](list(argv))
-
-
-def refused(capsys: pytest.CaptureFixture, *argv: str) -> str:
-    """What the script says when it does not start."""
-    with pytest.raises(SystemExit) as caught:
-        run(*argv)
-    assert caught.value.code == 2
-    return capsys.readouterr().err
-
-
 def write_split(folder: Path, count: int, emotions=EMOTIONS, texts=("",)) -> None:
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(list(str(folder).encode()))
+    rng = np.random.default_rng(list(f"{folder.parent.name}/{folder.name}".encode()))
     with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["file_name", "id", "emotion", *(["text"] if any(texts) else [])])
@@ -55,15 +40,6 @@ def write_split(folder: Path, count: int, emotions=EMOTIONS, texts=("",)) -> Non
             soundfile.write(folder / f"{number}.wav", audio + 0.01 * rng.standard_normal(len(audio)), 16_000)
             text = [texts[number % len(texts)]] if any(texts) else []
             table.writerow([f"{number}.wav", f"{folder.parent.name}-{folder.name}-{number}", emotion, *text])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def in_the_repository():
-    """Paths of configs are relative to it."""
-    before = os.getcwd()
-    os.chdir(ROOT)
-    yield
-    os.chdir(before)
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +69,15 @@ def arguments(workspace: Path, config: str, *more: str, name: str = "smoke") -> 
 # A steady tone is nothing but the mean of its frames.
 FRAMES = "[{kind: filterbank, normalise: false, config: {num_mel_bins: 40}}]"
 FILTERBANK = ["--model.fusion.encoders", FRAMES, "--data.max_rows", "100"]
+LEARNT = [*FILTERBANK, "--model.fusion.head", "mlp", "--training.max_steps", "8", "--training.learning_rate", "1e-2"]
+# None may be dropped: what is of no class is not counted among them.
+LEARNT += ["--training.save_steps", "4", "--training.eval_steps", "4", "--data.max_dropped", "0"]
 
 
 @pytest.fixture(scope="module")
 def knn(workspace) -> Path:
     """The run directory of the runner-up's recipe, its encoder a filter bank."""
-    more = [*FILTERBANK, "--training.max_steps", "8", "--training.learning_rate", "3e-3", "--training.save_steps", "4"]
-    scores = run(*arguments(workspace, "tiny/supcon_knn", *more, "--training.eval_steps", "4", name="knn"))
+    scores = run(*arguments(workspace, "tiny/supcon_knn", *LEARNT, name="knn"))
     assert scores["eval_uar"] >= scores["eval_uar_without_knn"]
     return workspace / "runs" / "knn" / "fusion"
 
@@ -141,15 +119,12 @@ def test_the_finished_model_is_one_of_transformers(knn, workspace):
 
 
 def test_resumed_run_gives_the_same_weights_and_neighbours(knn, workspace, capsys):
-    more = [*FILTERBANK, "--training.max_steps", "8", "--training.learning_rate", "3e-3", "--training.save_steps", "4"]
-    argv = arguments(workspace, "tiny/supcon_knn", *more, "--training.eval_steps", "4", name="knn")
+    argv = arguments(workspace, "tiny/supcon_knn", *LEARNT, name="knn")
     assert "already holds a finished run" in refused(capsys, *argv)
     changed = refused(capsys, *argv, "--training.resume", "auto", "--labels", "{neutral: [neutral], negative: [sad]}")
     assert "labels" in changed and "calm" in changed
     cut = workspace / "runs" / "cut" / "fusion"
-    shutil.copytree(knn, cut)
-    for spoilt in (cut / "model", cut / "checkpoint-8"):
-        shutil.rmtree(spoilt)
+    as_if_killed(knn, cut, 8)
     run(*argv, "--training.resume", "auto", f"--training.output_dir={cut}")
     for part in ("checkpoint-8/model.safetensors", "model/model.safetensors", "model/knn.safetensors"):
         first, again = (load_file(folder / part) for folder in (knn, cut))
@@ -161,23 +136,16 @@ def test_resumed_run_gives_the_same_weights_and_neighbours(knn, workspace, capsy
 
 @pytest.mark.slow
 def test_resumed_run_is_bit_identical(workspace):
-    def launch(*more: str) -> None:
-        command = [sys.executable, str(SCRIPT), *arguments(workspace, "tiny/emotion2vec", *more, name="bits")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT, env=environment)
-        assert done.returncode == 0, done.stderr
-
-    steps = ["--training.eval_strategy", "steps", "--training.save_strategy", "steps"]
-    launch(*steps)
-    folder = workspace / "runs" / "bits" / "emotion2vec"
-    whole = folder.with_name("whole")
-    shutil.copytree(folder, whole)
-    for spoilt in (folder / "model", folder / "checkpoint-4"):
-        shutil.rmtree(spoilt)
-    launch(*steps, "--training.resume", "true")
+    argv = arguments(workspace, "tiny/emotion2vec", name="bits")
+    argv += ["--training.eval_strategy", "steps", "--training.save_strategy", "steps"]
+    SCRIPT.launch(*argv)
+    whole = workspace / "runs" / "bits" / "emotion2vec"
+    cut = whole.with_name("cut")
+    as_if_killed(whole, cut, 4)
+    SCRIPT.launch(*argv, "--training.resume", "true", f"--training.output_dir={cut}")
     for part in ("checkpoint-4/model.safetensors", "model/model.safetensors"):
-        assert (folder / part).read_bytes() == (whole / part).read_bytes(), part
-    assert read_metrics(folder)[-1]["eval_loss"] == read_metrics(whole)[-1]["eval_loss"]
+        assert (cut / part).read_bytes() == (whole / part).read_bytes(), part
+    assert read_metrics(cut)[-1]["eval_loss"] == read_metrics(whole)[-1]["eval_loss"]
 
 
 def test_transcripts_are_read_where_there_are_some(workspace):
@@ -225,7 +193,9 @@ def test_adapters_on_a_pre_trained_encoder(workspace, tmp_path):
     moved = {name for name, value in after.state_dict().items() if not value.equal(before.state_dict()[name])}
     assert {name.rsplit(".", 2)[1] for name in moved if name.startswith("encoders")} == {"q_proj", "v_proj"}
     assert {name.split(".")[0] for name in moved} >= {"encoders", "head", "projection"}
-    assert after.datastore is not None
+    card = json.loads((folder / "model" / "card.json").read_text(encoding="utf-8"))
+    assert after.datastore is not None and card["training"]["lora_rank"] == 2
+    assert card["training"]["knn_neighbours"] == after.datastore.k
 
 
 def test_emotion2vec_with_its_own_classifier_or_another(workspace, capsys):

@@ -2,60 +2,22 @@
 
 import csv
 import json
-import os
-import runpy
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import load_file
+from script_kit import Script, as_if_killed
 
 from trainers.checkpoint_folder import check_folder
 from trainers.config import read_config
 from trainers.runs import read_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "scripts" / "train_tspc.py"
+pytestmark = pytest.mark.usefixtures("in_the_repository")
+SCRIPT = Script("train_tspc")
+run, refused = SCRIPT.run, SCRIPT.refused
 SENTENCES = ["xin chào", "hôm nay họp team", "một hai ba", "deadline ngày mai", "tôi đi học", "bốn năm sáu"]
-
-
-def run(*argv: str) -> dict[str, float]:
-    """The script's main in this process, which has paid for the imports."""
-    return runpy.run_path(str(SCRIPT))["main"](list(argv))
-
-
-def refused(capsys: pytest.CaptureFixture, *argv: str) -> str:
-    """What the script says when it does not start."""
-    with pytest.raises(SystemExit) as caught:
-        run(*argv)
-    assert caught.value.code == 2
-    return capsys.readouterr().err
-
-
-def launch(*argv: str, launcher: list[str]) -> None:
-    """The script in processes of its own."""
-    done = subprocess.run(
-        [sys.executable, *launcher, str(SCRIPT), *argv],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
-    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def in_the_repository():
-    """Paths of configs are relative to it."""
-    before = os.getcwd()
-    os.chdir(ROOT)
-    yield
-    os.chdir(before)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +101,7 @@ def test_a_run_is_never_written_over_and_resumes_to_the_same_weights(trained, wo
     # As if the process had died after the checkpoint of step 2.
     whole = workspace / "runs" / "smoke" / "p2t"
     cut = workspace / "runs" / "cut" / "p2t"
-    shutil.copytree(whole, cut)
-    for spoilt in (cut / "model", cut / "checkpoint-4"):
-        shutil.rmtree(spoilt)
+    as_if_killed(whole, cut, 4)
     run(*arguments(workspace, "p2t", "--training.resume", "auto", f"--training.output_dir={cut}"))
     first, again = (load_file(folder / "checkpoint-4" / "model.safetensors") for folder in (whole, cut))
     assert all(np.array_equal(first[name], again[name]) for name in first)
@@ -219,7 +179,7 @@ def test_two_processes_give_the_curve_of_one(trained, workspace, backend):
         extra = ["--training.gradient_accumulation_steps", "2", "--training.per_device_train_batch_size", "3"]
         run(*arguments(workspace, "s2p", *plain, *extra, name="single"))
     argv = arguments(workspace, "s2p", *plain, "--training.per_device_train_batch_size", "3", name=backend)
-    launch(*argv, launcher=launcher)
+    SCRIPT.launch(*argv, launcher=launcher)
     folder = workspace / "runs" / backend / "s2p"
     (start,) = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     assert start["world_size"] == 2

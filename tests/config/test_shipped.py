@@ -8,29 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from config_kit import CONFIGS, lines_of, name, repeated
 
 from trainers.arguments import Config
 from trainers.config import dump_config, read_config
-from trainers.layers import Tree, read_chain, read_file
-from trainers.runs import flatten
+from trainers.layers import read_file
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
 STAGES = [CONFIGS / "tspc" / f"{stage}.yaml" for stage in ("s2p", "p2t", "joint")]
 DEMO = [CONFIGS / "demo" / f"{stage}.yaml" for stage in ("s2p", "p2t", "joint")]
 OVERLAYS = sorted([*CONFIGS.glob("*.yaml"), *(CONFIGS / "tspc").glob("*.yaml"), *(CONFIGS / "demo").glob("*.yaml")])
 ACCELERATE = sorted((CONFIGS / "accelerate").glob("*.yaml"))
-
-
-def name(path: Path) -> str:
-    return str(path.relative_to(CONFIGS))
-
-
-def plain(tree: Tree) -> dict:
-    """A tree as nested mappings; everything else by its text."""
-    return {
-        key: plain(value) if isinstance(value, Tree) else yaml.serialize(value) for key, value in tree.items.items()
-    }
 
 
 def test_all_of_them_are_tested():
@@ -83,33 +71,22 @@ def test_smoke_works_on_any_run(argv, tmp_path):
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name)
 def test_overlays_repeat_nothing(path):
-    *below, top = read_chain(path, set())
-    merged = Tree()
-    for layer in below:
-        merged.merge(layer)
-    under, over = flatten(plain(merged)), flatten(plain(top))
-    repeated = [key for key, value in over.items() if under.get(key) == value]
-    assert not repeated, f"{name(path)} repeats {repeated} of the file it builds on"
-    assert over, f"{name(path)} says nothing"
+    assert not repeated(path)
 
 
 def test_the_repeat_check_catches_a_repeat(tmp_path):
     (tmp_path / "base.yaml").write_text("training: {seed: 1, max_steps: 2}", encoding="utf-8")
     (tmp_path / "over.yaml").write_text("base: base.yaml\ntraining: {seed: 1, max_steps: 3}", encoding="utf-8")
-    below, top = (flatten(plain(layer)) for layer in read_chain(tmp_path / "over.yaml", set()))
-    assert [key for key in top if below.get(key) == top[key]] == ["training.seed"]
+    assert repeated(tmp_path / "over.yaml") == ["training.seed"]
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name)
 def test_recipes_stay_short_and_explain_themselves(path):
-    lines = path.read_text(encoding="utf-8").splitlines()
-    code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    assert lines[0].startswith("#"), "starts with what it is"
     # smoke.yaml serves every script that trains.
-    assert len(code) <= (120 if path.stem == "smoke" else 50) and all(len(line) <= 130 for line in lines)
+    most = 30 if path in STAGES else 120 if path.stem == "smoke" else 50
+    lines = lines_of(path, most)
     if path in STAGES:
         text = "\n".join(lines)
-        assert len(code) <= 30
         assert f"accelerate launch scripts/train_tspc.py --config configs/tspc/{path.name}" in text
         assert "Data:" in text and "not yet run" in text and "paper" in text
         # Every value is preceded by its help.

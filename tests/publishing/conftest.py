@@ -9,9 +9,13 @@ import soundfile
 from safetensors.numpy import save_file
 
 from trainers.card import write_model_card
+from trainers.classifiers import load_classifier
+from trainers.recognisers import load_recogniser
 
 from .loopback_hub import TOKEN, serve_hub
+from .ser_folders import save_ser
 from .tiny_baselines import save_tiny_ctc, save_tiny_whisper
+from .tiny_recognisers import save_tiny_zipformer
 
 
 @pytest.fixture
@@ -90,3 +94,27 @@ def corpus(tmp_path_factory):
     rows += ["silent.wav,silence,ba,s0", "gone.wav,gone,má,s0"]
     (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def tspc(tiny_models):
+    """Recogniser."""
+    return load_recogniser(str(tiny_models["tspc"]), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whisper(tiny_whisper):
+    """Recogniser."""
+    return load_recogniser(str(tiny_whisper), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def zipformer(tmp_path_factory):
+    """Recogniser."""
+    return load_recogniser(str(save_tiny_zipformer(tmp_path_factory.mktemp("zipformer"))), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def fusion(tmp_path_factory):
+    """Classifier of emotions."""
+    return load_classifier(str(save_ser(tmp_path_factory.mktemp("fusion"))), device="cpu")

@@ -1,6 +1,7 @@
 """Tiny random emotion classifiers, each saved as a complete folder, and a corpus to hear."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,6 +23,13 @@ LABELS = {0: "neutral", 1: "negative"}
 EMOTIONS = ("neutral", "angry", "calm", "sad", "neutral", "fearful", "happy", "angry")
 
 
+def _save(folder: Path, stage: Any, *parts: Any) -> Path:
+    for part in parts:
+        part.save_pretrained(folder)
+    write_model_card(folder, stage=stage)
+    return folder
+
+
 def save_ser(folder: Path, *, knn: bool = True, seed: int = 0) -> Path:
     """A fusion classifier of two classes, with a k-NN datastore."""
     torch.manual_seed(seed)
@@ -30,10 +38,7 @@ def save_ser(folder: Path, *, knn: bool = True, seed: int = 0) -> Path:
     if knn:
         keys = torch.randn(8, model.head.embedding_size, generator=torch.Generator().manual_seed(1))
         model.datastore = KNNDatastore(keys, torch.arange(8) % 2, model.label_names, beta=0.5, k=3)
-    model.save_pretrained(folder)
-    build_feature_extractor().save_pretrained(folder)
-    write_model_card(folder, stage="ser")
-    return folder
+    return _save(folder, "ser", model, build_feature_extractor())
 
 
 def save_reading_ser(folder: Path) -> Path:
@@ -47,10 +52,7 @@ def save_reading_ser(folder: Path) -> Path:
         encoders=[encoder], fusion="cross_attention", fusion_size=8, fusion_layers=1, fusion_heads=2, head_size=8,
         text_vocab_size=len(tokenizer), id2label=LABELS,
     )  # fmt: skip
-    for part in (SERForAudioClassification(config).eval(), build_feature_extractor(), tokenizer):
-        part.save_pretrained(folder)
-    write_model_card(folder, stage="ser")
-    return folder
+    return _save(folder, "ser", SERForAudioClassification(config).eval(), build_feature_extractor(), tokenizer)
 
 
 def save_dfat(folder: Path) -> Path:
@@ -65,20 +67,14 @@ def save_dfat(folder: Path) -> Path:
     features_NF = np.random.default_rng(0).normal(size=(40, model.num_features["joint"])).astype(np.float32)
     fitted = fit("lr", features_NF, np.arange(40) % 2, Settings(num_classes=2), {})
     model.set_classifiers({"lr": fitted}, {"lr": 1.0})
-    model.save_pretrained(folder)
-    build_feature_extractor().save_pretrained(folder)
-    write_model_card(folder, stage="dfat")
-    return folder
+    return _save(folder, "dfat", model, build_feature_extractor())
 
 
 def save_emotion2vec(folder: Path) -> Path:
     """An emotion2vec classifier of two classes."""
     torch.manual_seed(2)
     model = Emotion2VecForAudioClassification(Emotion2VecConfig(**EMOTION2VEC, id2label=LABELS)).eval()
-    model.save_pretrained(folder)
-    Emotion2VecFeatureExtractor().save_pretrained(folder)
-    write_model_card(folder, stage="emotion2vec")
-    return folder
+    return _save(folder, "emotion2vec", model, Emotion2VecFeatureExtractor())
 
 
 def save_stock(folder: Path, *, head: bool = True) -> Path:

@@ -8,7 +8,6 @@ from trainers.classifiers import load_classifier
 from trainers.recognisers import load_recogniser
 from trainers.understanding import SpeechUnderstandingPipeline
 
-from .ser_folders import save_ser
 from .tiny_recognisers import save_tiny_fastconformer, save_tiny_zipformer
 from .understanding_kit import (
     SECONDS,
@@ -18,26 +17,6 @@ from .understanding_kit import (
     shared_ser,
     talk,
 )
-
-
-@pytest.fixture(scope="module")
-def tspc(tiny_models):
-    return load_recogniser(str(tiny_models["tspc"]), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def whisper(tiny_whisper):
-    return load_recogniser(str(tiny_whisper), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def zipformer(tmp_path_factory):
-    return load_recogniser(str(save_tiny_zipformer(tmp_path_factory.mktemp("zipformer"))), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def fusion(tmp_path_factory):
-    return load_classifier(str(save_ser(tmp_path_factory.mktemp("fusion"))), device="cpu")
 
 
 @pytest.mark.parametrize("name", ["tspc", "whisper"])

@@ -11,7 +11,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from tiny_aligned import aligned_collator, make_fastconformer, make_zipformer
 from tiny_tspc import make_rows
-from transformers import Seq2SeqTrainingArguments, set_seed
+from trainer_kit import training_arguments
+from transformers import set_seed
 
 from models.tspc.strict_model import whole_tensors
 from models.zipformer import (
@@ -37,25 +38,17 @@ parser.add_argument("--bf16", action="store_true")
 parser.add_argument("--deepspeed")
 parser.add_argument("--batch_size", type=int, default=4)
 options = parser.parse_args()
-args = Seq2SeqTrainingArguments(
-    output_dir=str(options.out.with_suffix("")),
-    use_cpu=True,
-    report_to=[],
-    disable_tqdm=True,
+args = training_arguments(
+    options.out.with_suffix(""),
     per_device_train_batch_size=options.batch_size,
-    per_device_eval_batch_size=4,
     gradient_accumulation_steps=options.accumulation,
     learning_rate=0.02 if options.scaled_adam else 1e-3,
     optim="adamw_torch",
     adam_epsilon=1e-3,  # near-zero gradients must not decide the direction of a step
     max_grad_norm=0.0 if options.scaled_adam else 1.0,
     max_steps=options.steps,
-    logging_steps=1,
     save_strategy="steps" if options.save_steps else "no",
     save_steps=options.save_steps or 500,
-    predict_with_generate=True,
-    remove_unused_columns=False,
-    label_names=["labels"],
     bf16=options.bf16,
     deepspeed=options.deepspeed,
 )

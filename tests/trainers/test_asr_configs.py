@@ -3,31 +3,17 @@
 import itertools
 import re
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 
 import pytest
-import yaml
+from config_kit import CONFIGS, lines_of, name, repeated
 
 from trainers.asr_arguments import ASRConfig
 from trainers.checks import ConfigError
 from trainers.config import dump_config, field_help, help_text, read_config
-from trainers.layers import Tree, read_chain
-from trainers.runs import flatten
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted((CONFIGS / "asr").rglob("*.yaml"))
 RECIPES = [path for path in FILES if not path.stem.startswith("corpor") and path.stem != "corpus"]
 SPEECH = ["--data.train", "[{path: corpus}]", "--data.validation", "[{path: corpus, split: validation}]"]
-
-
-def name(path: Path) -> str:
-    return str(path.relative_to(CONFIGS))
-
-
-def plain(tree: Tree) -> dict:
-    return {
-        key: plain(value) if isinstance(value, Tree) else yaml.serialize(value) for key, value in tree.items.items()
-    }
 
 
 def read(*argv: str) -> ASRConfig:
@@ -55,16 +41,8 @@ def test_recipes_parse_and_shrink(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_overlays_repeat_nothing_and_explain_themselves(path):
-    *below, top = read_chain(path, set())
-    merged = Tree()
-    for layer in below:
-        merged.merge(layer)
-    under, over = flatten(plain(merged)), flatten(plain(top))
-    repeated = [key for key, value in over.items() if under.get(key) == value]
-    assert not repeated, f"{name(path)} repeats {repeated} of the file it builds on"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    assert lines[0].startswith("#") and len(code) <= 50 and all(len(line) <= 130 for line in lines)
+    assert not repeated(path)
+    lines = lines_of(path, most=50)
     if path in RECIPES and path.parent.name == "asr":
         text = "\n".join(lines)
         assert f"configs/asr/{path.name}" in text and "paper" in text

@@ -1,33 +1,19 @@
 """Every config of an emotion classifier parses, repeats nothing of what it builds on, and is shrunk by smoke.yaml."""
 
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 
 import pytest
-import yaml
+from config_kit import CONFIGS, lines_of, name, repeated
 
 from models.emotion2vec.configuration_emotion2vec import Emotion2VecConfig
 from trainers.checks import ConfigError
 from trainers.config import dump_config, field_help, read_config
-from trainers.layers import Tree, read_chain
-from trainers.runs import flatten
 from trainers.ser_arguments import SERRunConfig
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path for path in (CONFIGS / "ser").rglob("*.yaml") if not path.stem.startswith("dfat"))
 RECIPES = [path for path in FILES if not path.stem.startswith("corp")]
 SPEECH = ["--data.train", "[{path: corpus}]", "--data.validation", "[{path: corpus, split: validation}]"]
 FUSION = [*SPEECH, "--model.fusion.encoders", "[{kind: filterbank}]"]
-
-
-def name(path: Path) -> str:
-    return str(path.relative_to(CONFIGS))
-
-
-def plain(tree: Tree) -> dict:
-    return {
-        key: plain(value) if isinstance(value, Tree) else yaml.serialize(value) for key, value in tree.items.items()
-    }
 
 
 def read(*argv: str) -> SERRunConfig:
@@ -58,16 +44,8 @@ def test_recipes_of_one_system_have_folders_of_their_own():
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_overlays_repeat_nothing_and_explain_themselves(path):
-    *below, top = read_chain(path, set())
-    merged = Tree()
-    for layer in below:
-        merged.merge(layer)
-    under, over = flatten(plain(merged)), flatten(plain(top))
-    repeated = [key for key, value in over.items() if under.get(key) == value]
-    assert not repeated, f"{name(path)} repeats {repeated} of the file it builds on"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    assert lines[0].startswith("#") and len(code) <= 50 and all(len(line) <= 130 for line in lines)
+    assert not repeated(path)
+    lines = lines_of(path, most=50)
     if path in RECIPES and path.parent.name == "ser":
         assert f"configs/ser/{path.name}" in "\n".join(lines) and "Data:" in "\n".join(lines)
 

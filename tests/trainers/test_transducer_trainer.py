@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_aligned import TOKENIZER, aligned_collator, make_fastconformer, make_zipformer
 from tiny_tspc import make_rows, text_of
-from transformers import Seq2SeqTrainingArguments
+from trainer_kit import logged, training_arguments, weights
 
 from data_scripts.augment import Augmenter
 from trainers.arguments import AugmentationArguments
@@ -27,36 +27,14 @@ def rows():
 
 
 def make_trainer(folder, model, rows, *, trainer=None, augmentation=None, **changes):
-    settings = {
-        "output_dir": str(folder),
-        "use_cpu": True,
-        "report_to": [],
-        "disable_tqdm": True,
-        "per_device_train_batch_size": 8,
-        "per_device_eval_batch_size": 4,
-        "learning_rate": 3e-3,
-        "logging_steps": 1,
-        "max_steps": 3,
-        "save_strategy": "no",
-        "predict_with_generate": True,
-        "remove_unused_columns": False,
-        "label_names": ["labels"],
-    }
+    settings = {"per_device_train_batch_size": 8, "learning_rate": 3e-3, "max_steps": 3, **changes}
     return TransducerTrainer(
         model=model,
-        args=Seq2SeqTrainingArguments(**settings | changes),
+        args=training_arguments(folder, **settings),
         data_collator=aligned_collator(model, augmentation),
         train_dataset=rows,
         **trainer or {},
     )
-
-
-def logged(trainer, name="loss"):
-    return [entry[name] for entry in trainer.state.log_history if name in entry]
-
-
-def weights(trainer):
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
 @pytest.mark.parametrize("system", ["zipformer", "zipformer-full", "fastconformer-rnnt"])

@@ -10,7 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from tiny_tspc import make_p2t, make_rows, make_s2p, p2t_collator, s2p_collator, speech_inputs
-from transformers import Seq2SeqTrainingArguments, set_seed
+from trainer_kit import training_arguments
+from transformers import set_seed
 
 from models.tspc.strict_model import whole_tensors
 from trainers.cache import EncoderCache
@@ -32,25 +33,17 @@ parser.add_argument("--workers", type=int, default=0)
 parser.add_argument("--num_rows", type=int, default=30)
 options = parser.parse_args()
 
-args = Seq2SeqTrainingArguments(
-    output_dir=str(options.out.with_suffix("")),
-    use_cpu=True,
-    report_to=[],
-    disable_tqdm=True,
+args = training_arguments(
+    options.out.with_suffix(""),
     per_device_train_batch_size=4,
-    per_device_eval_batch_size=4,
     gradient_accumulation_steps=options.accumulation,
     learning_rate=3e-3,
     optim="adamw_torch",
     adam_epsilon=1e-3,  # near-zero gradients must not decide the direction of a step
     max_steps=options.steps,
-    logging_steps=1,
     save_strategy="steps" if options.save_steps else "no",
     save_steps=options.save_steps or 500,
-    predict_with_generate=True,
     generation_max_length=8,
-    remove_unused_columns=False,
-    label_names=["labels"],
     dataloader_num_workers=options.workers,
     deepspeed=options.deepspeed,
 )
