@@ -248,6 +248,11 @@ def changed(text, old, new):
         (REFERENCE, "", "hyp.csv: empty"),
         (REFERENCE, HYPOTHESIS + "u1,lại,neutral\n", "hyp.csv:7: text of id 'u1' was given before, at "),
         (REFERENCE, HYPOTHESIS + "u9,lạ,neutral\n", "1 ids of the hypotheses are not in the reference: 'u9' ("),
+        (
+            REFERENCE,
+            changed(HYPOTHESIS, "\nu1,", "\ntest/u1,"),
+            "'u1' is: test is the name of the test set",
+        ),
         (REFERENCE, changed(HYPOTHESIS, "mở cửa,negative", "mở cửa,bad"), "hyp.csv:2: emotion 'bad' is of no class"),
         (REFERENCE, changed(HYPOTHESIS, "mở cửa,negative", "mở cửa"), "hyp.csv:2: 2 fields, the header has 3"),
         (REFERENCE, b"id,text\nu1,\xff\n", "hyp.csv:2: byte 0xff"),

@@ -34,7 +34,8 @@ class VLSPArguments:
     ser: str | None = None
     """Emotion classifier to run: a folder or Hub id that eval_ser.py takes."""
     data: SourceArguments | None = None
-    """Test set of both models, with a text and an emotion column, or neither: then only the submission is written."""
+    """Test set of both models, with a text and an emotion column, or neither: then only the submission is written. Ids
+    are those of its id column, else corpus/file; columns: {id: file_name, audio: file_name} makes them file names."""
     asr_data: SourceArguments | None = None
     """Test set of the recogniser alone, where text and emotion belong to different sets."""
     ser_data: SourceArguments | None = None

@@ -200,10 +200,22 @@ def _hypotheses(args: VLSPArguments, known: set[str]) -> _Hypotheses:
     _check_wanted(args.hypothesis, args.hypothesis_columns, columns, "hypothesis")
     if unknown:
         raise ValueError(
-            f"{len(unknown)} ids of the hypotheses are not in the reference: {_named(unknown)}; check that the files "
-            "belong to one test set"
+            f"{len(unknown)} ids of the hypotheses are not in the reference: {_named(unknown)}; "
+            f"{_why_unknown(unknown, known)}"
         )
     return found
+
+
+def _why_unknown(unknown: Sequence[tuple[str, str]], known: set[str]) -> str:
+    """Rows of folders without ids of their own are called by corpus and file."""
+    for row_id, _ in unknown:
+        corpus, _, rest = row_id.partition("/")
+        if corpus and rest in known:
+            return (
+                f"{rest!r} is: {corpus} is the name of the test set, put before file names; where models are run, "
+                "--data.columns '{id: file_name, audio: file_name}' makes these the ids"
+            )
+    return "check that the files belong to one test set"
 
 
 def _check_halves(args: VLSPArguments, rows: Sequence[VLSPRow], columns: set[str]) -> None:

@@ -30,6 +30,8 @@ class DFATPipeline(SERPipeline):
     Returns (for each input): `[{"label": str, "score": float}, ...]`.
     """
 
+    options = ("top_k", "piece_s", "recogniser")
+
     def __init__(self, *args: Any, **kwargs: Any):
         self._recognisers: dict[str, Any] = {}
         self._told_of_empty_text = False
@@ -39,7 +41,7 @@ class DFATPipeline(SERPipeline):
         self, recogniser: Any = None, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if "knn" in options:
-            raise ValueError("unknown option knn; there are: top_k, piece_s, recogniser")
+            raise ValueError(f"unknown options knn; there are: {', '.join(self.options)}")
         preprocess, forward, postprocess = super()._sanitize_parameters(**options)
         if recogniser is not None:
             if not self._reads_text:

@@ -26,6 +26,7 @@ class SERPipeline(ChunkPipeline):
     Returns (for each input): `[{"label": str, "score": float}, ...]`.
     """
 
+    options = ("top_k", "piece_s", "knn")
     feature_extractor: Any
     _load_processor = False
     _load_image_processor = False
@@ -60,7 +61,7 @@ class SERPipeline(ChunkPipeline):
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if unknown:
-            raise ValueError(f"unknown options {', '.join(sorted(unknown))}; there are: top_k, piece_s, knn")
+            raise ValueError(f"unknown options {', '.join(sorted(unknown))}; there are: {', '.join(self.options)}")
         if function_to_apply not in (None, "softmax"):
             raise ValueError(f"function_to_apply is {function_to_apply!r}; this pipeline gives probabilities")
         if top_k is not None and top_k < 1:

@@ -194,8 +194,10 @@ def test_the_pipeline_reads_audio_and_text(dfat, folder):
     for one, other in zip(dfat(batch, batch_size=2), [dfat(item) for item in batch], strict=True):
         assert scores(one) == pytest.approx(scores(other), abs=1e-4)
     assert len(dfat(audio, top_k=1)) == 1
-    with pytest.raises(ValueError, match="unknown option"):
+    with pytest.raises(ValueError, match="unknown options knn; there are: top_k, piece_s, recogniser"):
         dfat(audio, knn=False)
+    with pytest.raises(ValueError, match="unknown options topk; there are: top_k, piece_s, recogniser"):
+        dfat(audio, topk=1)
 
 
 def test_no_transcript_is_an_empty_one_and_is_said_once(dfat, caplog):
