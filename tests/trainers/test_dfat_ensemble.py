@@ -8,6 +8,7 @@ import pytest
 
 from models.dfat import DFATConfig, Member
 from models.dfat.classifiers_dfat import predict
+from trainers.checks import ConfigError
 from trainers.dfat.arguments import TextArguments
 from trainers.dfat.ensemble import (
     FeatureSet,
@@ -50,9 +51,18 @@ def test_rows_without_speakers_one_speaker_and_few_speakers(caplog):
     assert len(split_folds(labels, ["only"] * 20, 5, seed=0)) == 5 and "one speaker" in caplog.text
     three = [f"s{number % 3}" for number in range(20)]
     assert len(split_folds(labels, three, 5, seed=0)) == 3 and "3 folds instead of 5" in caplog.text
-    named = split_folds(labels, ["a", None] * 10, 5, seed=0)
+    named = split_folds(np.arange(20) // 2 % 2, ["a", None] * 10, 5, seed=0)
     holding = [test for _, test in named if set(test) & set(range(0, 20, 2))]
     assert len(holding) == 1  # all rows of the one named speaker
+
+
+@pytest.mark.parametrize(
+    ("labels", "speakers", "message"),
+    [([0, 1], [None, None], "every class has one row"), ([0, 0, 0, 1, 1], [*"abcdd"], "rows of one class alone")],
+)
+def test_too_few_rows_for_folds_are_said(labels, speakers, message):
+    with pytest.raises(ConfigError, match=message):
+        split_folds(np.array(labels), speakers, 2, seed=0)
 
 
 def random_problem(num_rows=160, width=30, seed=1):

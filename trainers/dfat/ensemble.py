@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.dfat.classifiers_dfat import Member, predict
+from trainers.checks import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,9 @@ def split_folds(
 
     A row without speaker is a speaker of its own.
     Fewer folds come out where there are fewer speakers, or fewer rows of the most frequent class.
+
+    Raises:
+        ConfigError: a fold would be fitted to nothing, or to one class.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -92,10 +96,17 @@ def split_folds(
         logger.warning("all %d rows are of one speaker: the folds share that voice", len(labels_N))
         groups_N = np.arange(len(labels_N))
     count = min(num_folds, len(np.unique(groups_N)), int(np.bincount(labels_N).max()))
+    if count < 2:
+        few = "every class has one row, and what is chosen is chosen on rows held out: give two of each or more"
+        raise ConfigError("data.train", few)
     if count < num_folds:
         logger.warning("%d folds instead of %d: there are no more speakers, or rows of a class", count, num_folds)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    return list(splitter.split(np.zeros((len(labels_N), 1)), labels_N, groups_N))
+    folds = list(splitter.split(np.zeros((len(labels_N), 1)), labels_N, groups_N))
+    if any(len(np.unique(labels_N[fitted_N])) < 2 for fitted_N, _ in folds):
+        alone = "a fold would be fitted to rows of one class alone: give more rows, of more speakers of each class"
+        raise ConfigError("data.train", alone)
+    return folds
 
 
 def row_weights(labels_N: np.ndarray) -> np.ndarray:

@@ -26,7 +26,6 @@ from trainers.dfat.ensemble import (
     fit,
     log_loss,
     out_of_fold,
-    split_folds,
     uar,
 )
 from trainers.dfat.text import text_features, train_network
@@ -37,9 +36,15 @@ logger = logging.getLogger(__name__)
 
 
 def build_ensemble(
-    config: Any, folder: Path, base: DFATForAudioClassification, train: Split, validation: Split | None, device: str
+    config: Any,
+    folder: Path,
+    base: DFATForAudioClassification,
+    train: Split,
+    validation: Split | None,
+    splits: Sequence[tuple[np.ndarray, np.ndarray]],
+    device: str,
 ) -> tuple[DFATForAudioClassification, dict[str, float]]:
-    """The finished model, and its scores."""
+    """The finished model, and its scores; splits: as `split_folds` gives them for the training rows."""
     arguments: DFATArguments = config.model.dfat
     seed, labels_N = config.training.seed, train.labels_N
     settings = Settings(
@@ -59,9 +64,7 @@ def build_ensemble(
         )
 
     folds = []
-    for number, (fitted_N, held_out_N) in enumerate(
-        split_folds(labels_N, train.rows["speaker"], arguments.folds, seed)
-    ):
+    for number, (fitted_N, held_out_N) in enumerate(splits):
         text_NS = None
         if train.ids is not None:
             text_NS = text_features(text_network(fitted_N), train.ids, device)

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import get_token
 from transformers import set_seed
@@ -37,6 +38,7 @@ from trainers.card import (
 from trainers.checks import ConfigError
 from trainers.dfat.arguments import DFATArguments
 from trainers.dfat.building import Split, read_streams
+from trainers.dfat.ensemble import split_folds
 from trainers.dfat.fusing import build_ensemble
 from trainers.public_names import public_name
 from trainers.push_queue import STATUS_FILE
@@ -82,10 +84,12 @@ def train_dfat(config: Any, run: Run, argv: Sequence[str]) -> dict[str, float]:
     if "text" in arguments.streams and arguments.text.recogniser is None and not any(train_rows["text"]):
         message = "no training row has a text: set it to a recogniser, or take text out of model.dfat.streams"
         raise ConfigError("model.dfat.text.recogniser", message)
+    labels_N = np.asarray(train_rows["label"])
+    splits = split_folds(labels_N, train_rows["speaker"], arguments.folds, config.training.seed)
     begin_run(run, config, argv, device=device)
     logger.info("%d rows to train on, %s to evaluate on", len(train_rows), len(validation_rows or []) or "none")
     base, tokenizer, train, validation = read_streams(config, run.folder, train_rows, validation_rows, device)
-    model, scores = build_ensemble(config, run.folder, base, train, validation, device)
+    model, scores = build_ensemble(config, run.folder, base, train, validation, splits, device)
     partial = save(config, run, model, tokenizer)
     hours = audio_hours(rows.train)
     write_card(config, partial, model, train_rows, hours, shlex.join(argv))
