@@ -183,6 +183,7 @@ def evaluate(args: SEREvaluationArguments, *, show_progress: bool = False) -> di
         "left_out": test.left_out,
         "skipped": test.skipped,
         "unreadable": len(unreadable),
+        "transcripts": sum(bool((row.get("text") or "").strip()) for row in test.rows),
         "command": mask_tokens(" ".join(sys.argv)),
         "hardware": describe_hardware(),
         "commit": source_commit(),

@@ -108,6 +108,8 @@ def _notices(report: Mapping[str, Any]) -> list[str]:
         found.append(f"{report['unreadable']:,} recordings could not be classified")
     if missing := report["rows"][0]["missing_classes"]:
         found.append(f"no utterance of class {', '.join(missing)}: it counts as 0 in UAR and macro F1")
+    if any(row["rules"] for row in report["rows"]) and not report["transcripts"]:
+        found.append("no utterance has a transcript: the rules had nothing to read")
     idle = [system_letter(index) for index, row in enumerate(report["rows"]) if row["knn"] and row["knn_beta"] == 1]
     if idle:
         found.append(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -244,3 +245,14 @@ def test_what_changes_nothing_is_said_and_not_shown_twice(corpus, tmp_path):
     assert "A: the neighbours have no weight (beta of the datastore is 1" in " ".join(report_notes(result))
     page = output.with_suffix(".html").read_text(encoding="utf-8")
     assert "Every answer and every probability is that of A." in page and page.count("Confusion matrix: ") == 1
+
+
+def test_rules_without_transcripts_are_said(corpus, report, ser, tmp_path):
+    assert "nothing to read" not in " ".join(report_notes(json.loads(report.read_text())))
+    mute, output = shutil.copytree(corpus, tmp_path / "mute"), tmp_path / "mute.json"
+    rows = (mute / "metadata.csv").read_text(encoding="utf-8")
+    (mute / "metadata.csv").write_text(rows.replace("mày nói gì", "").replace("xin chào", ""), encoding="utf-8")
+    argv = ["--model", str(ser), "--data.path", str(mute), "--rules", "true", "--bootstrap_samples", "0"]
+    argv += ["--knn", "without", "--device", "cpu", "--output", str(output)]
+    assert eval_main(argv) == 0
+    assert "the rules had nothing to read" in " ".join(report_notes(json.loads(output.read_text())))
