@@ -241,7 +241,8 @@ def test_bad_starts_are_one_clear_error(knn, workspace, capsys, tmp_path):
         (["--model.fusion.path", str(knn / "model"), "--labels", "{calm: [calm], angry: [angry]}", "--label_maps",
           "{said: {calm: [neutral], angry: [negative]}}"], "is a model of neutral, negative; set labels to these"),
         (["--model.fusion.encoders", "[{kind: filterbank, config: {num_mel_bins: 0}}]"], "num_mel_bins"),
-        (["--model.fusion.head", "speechformer", "--model.fusion.speechformer.projection", "31"], "multiple of speechformer_heads"),
+        (["--model.fusion.head", "speechformer", "--model.fusion.speechformer.projection", "31"],
+         "multiple of speechformer_heads"),
     ):  # fmt: skip
         message = refused(capsys, *arguments(workspace, "tiny/filterbank", *more, name="bad"))
         assert "cannot start:" in message and words in message, message
