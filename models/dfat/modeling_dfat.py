@@ -23,6 +23,7 @@ from .classifiers_dfat import Classifiers, Member
 from .configuration_dfat import DFATConfig
 from .encoders_ser import EncoderBranch
 from .loading_ser import load_encoder, read_encoder
+from .padding import waveform_mask
 from .pipeline_dfat import DFATPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
 from .pooling_dfat import FACTORS, pool
 from .strict_model import CheckpointError, StrictModel
@@ -191,16 +192,8 @@ class DFATForAudioClassification(StrictModel, PreTrainedModel):
         """
         if self.encoder is None:
             raise ValueError("this DFAT has no acoustic stream")
-        if input_values.ndim != 2:
-            raise ValueError(f"input_values has shape {tuple(input_values.shape)}; give waveforms (batch, samples)")
-        if attention_mask is None:
-            attention_mask = torch.ones(input_values.shape, dtype=torch.long, device=input_values.device)
-        if attention_mask.shape != input_values.shape:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)} but input_values "
-                f"{tuple(input_values.shape)}: give one value for each sample"
-            )
-        frames_BTE, lengths_B = self.encoder(input_values, attention_mask.long())
+        mask_BN = waveform_mask(input_values, attention_mask)
+        frames_BTE, lengths_B = self.encoder(input_values, mask_BN)
         return pool(frames_BTE, lengths_B.clamp(min=1), self.config.pooling)
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ from .heads_ser import EmotionHead
 from .knn_ser import SETTINGS_FILE, TENSORS_FILE, KNNDatastore, find_in, weights_digest
 from .loading_ser import load_encoder, read_encoders
 from .losses_ser import IGNORED, cross_entropy_sum, supervised_contrastive_sum
-from .padding import length_mask
+from .padding import length_mask, waveform_mask
 from .pipeline_ser import SERPipeline  # noqa: F401  (the import makes save_pretrained ship the file)
 from .speechformer_ser import SpeechFormer
 from .strict_model import StrictModel, eval_frozen_parts
@@ -257,15 +257,7 @@ class SERForAudioClassification(SERPreTrainedModel):
         Raises:
             ValueError: no batch of waveforms, a mask of another shape, a name that is not there.
         """
-        if input_values.ndim != 2:
-            raise ValueError(f"input_values has shape {tuple(input_values.shape)}; give waveforms (batch, samples)")
-        if attention_mask is None:
-            attention_mask = torch.ones(input_values.shape, dtype=torch.long, device=input_values.device)
-        if attention_mask.shape != input_values.shape:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)} but input_values "
-                f"{tuple(input_values.shape)}: give one value for each sample"
-            )
+        mask_BN = waveform_mask(input_values, attention_mask)
         wanted = list(self.encoders.keys()) if names is None else list(names)
         if unknown := sorted(set(wanted) - set(self.encoders.keys())):
             raise ValueError(f"no encoder {', '.join(unknown)}; there are: {', '.join(self.encoders.keys())}")
@@ -275,7 +267,7 @@ class SERForAudioClassification(SERPreTrainedModel):
             if name in wanted:
                 trained = any(parameter.requires_grad for parameter in branch.model.parameters())
                 with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-                    features[name], lengths_B = branch(input_values, attention_mask.long())
+                    features[name], lengths_B = branch(input_values, mask_BN)
                 masks[name] = length_mask(lengths_B, features[name].shape[1])
         return features, masks
 

@@ -12,6 +12,24 @@ def length_mask(lengths_B: torch.Tensor, size: int) -> torch.Tensor:
     return (torch.arange(size, device=lengths_B.device)[None] < lengths_B[:, None]).long()
 
 
+def waveform_mask(waveforms_BN: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """The (B, N) mask over samples, ones where none is given.
+
+    Raises:
+        ValueError: no batch of waveforms, or a mask of another shape.
+    """
+    if waveforms_BN.ndim != 2:
+        raise ValueError(f"input_values has shape {tuple(waveforms_BN.shape)}; give waveforms (batch, samples)")
+    if attention_mask is None:
+        return torch.ones(waveforms_BN.shape, dtype=torch.long, device=waveforms_BN.device)
+    if attention_mask.shape != waveforms_BN.shape:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)} but input_values "
+            f"{tuple(waveforms_BN.shape)}: give one value for each sample"
+        )
+    return attention_mask.long()
+
+
 class MaskedChannelNorm(nn.GroupNorm):
     """Group norm with one group a channel, over the true frames of each clip; the stock one counts padding in."""
 
