@@ -241,6 +241,8 @@ def match_columns(
     Raises:
         SourceError: a column is missing; lists those found and the nearest.
     """
+    if not found:
+        raise SourceError(f"{name}: there are no rows")
     matched = {}
     listing = ", ".join(found) or "none"
     for key, theirs in wanted.items():

@@ -13,6 +13,8 @@ from transformers.pipelines.base import ChunkPipeline
 
 from .audio_input import load_audio, split_at_quiet
 
+# Attention takes the square of the length: ten minutes at once cost a minute even a tiny encoder.
+CHUNK_LENGTH_S = 30.0
 OUTPUT_FUNCTIONS = {
     "softmax": lambda logits: logits.softmax(-1),
     "sigmoid": torch.sigmoid,
@@ -26,8 +28,8 @@ class SpeechClassificationPipeline(ChunkPipeline, AudioClassificationPipeline):
     Parameters, of a call or of `pipeline()`:
         top_k: how many classes to give, best first; None, the default: all.
         function_to_apply: `"softmax"`, `"sigmoid"` or `"none"`; default by `config.problem_type`.
-        chunk_length_s: cut longer audio at quiet points into pieces of at most so many seconds, and give the mean of
-            their scores, each weighing what it lasts. Default: audio is classified whole, however long.
+        chunk_length_s: cut longer audio at quiet points into pieces of at most so many seconds (default 30), and give
+            the mean of their scores, each weighing what it lasts. None: audio is classified whole, however long.
 
     Returns (for each input): `[{"label": str, "score": float}, ...]`; classes with a logit of -inf are left out.
     """
@@ -57,7 +59,7 @@ class SpeechClassificationPipeline(ChunkPipeline, AudioClassificationPipeline):
             raise ValueError(f"chunk_length_s is {longest_s!r}; it must be positive, or None to take audio whole")
         return pre, {}, post
 
-    def preprocess(self, inputs: Any, chunk_length_s: float | None = None) -> Iterator[dict[str, Any]]:
+    def preprocess(self, inputs: Any, chunk_length_s: float | None = CHUNK_LENGTH_S) -> Iterator[dict[str, Any]]:
         rate = self.feature_extractor.sampling_rate
         samples, _ = load_audio(inputs, rate)
         pieces = list(split_at_quiet(samples, rate, chunk_length_s or len(samples) / rate))

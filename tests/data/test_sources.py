@@ -213,6 +213,7 @@ def test_spans_from_csv(tmp_path):
         ("m.csv", b"file_name;text\na.wav;xin\n", ["m.csv:1", "','"]),
         ("m.csv", b"text,text,file_name\na,b,c\n", ["m.csv:1", "twice"]),
         ("m.csv", b"", ["m.csv", "empty"]),
+        ("m.csv", b"file_name,text\n", ["m.csv", "there are no rows"]),
         ("m.jsonl", b'{"audio": "a", "text": "x"}\n{"audio": \n', ["m.jsonl:2", "not JSON"]),
         ("m.jsonl", b'[{"audio": "a"}]\n', ["m.jsonl:1", "object"]),
         ("m.jsonl", b'{"audio": "a", "text": 5}\n', ["m.jsonl:1", "text", "int 5"]),

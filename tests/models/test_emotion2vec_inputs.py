@@ -215,6 +215,12 @@ def test_pipeline_cuts_long_audio_when_asked(pipe, classifier):
     assert pipe(long) == whole, "the option of one call is not that of the next"
 
 
+def test_half_a_minute_is_the_longest_piece_unless_told_otherwise(pipe):
+    """Attention over ten minutes at once takes 25 times the work, even of a tiny encoder."""
+    (long,) = waves(31 * 16_000)
+    assert pipe(long) == pipe(long, chunk_length_s=30.0) != pipe(long, chunk_length_s=None)
+
+
 CONSUMER = """
 import numpy as np
 import soundfile
