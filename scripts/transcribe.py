@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from trainers.classifiers import load_classifier
     from trainers.recognisers import load_recogniser
-    from trainers.transcription import Settings, find_audio, pending, transcribe_files
+    from trainers.transcription import Settings, find_audio, interruptible, pending, transcribe_files
     from trainers.understanding import read_rules
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
@@ -39,12 +39,15 @@ def main(argv: list[str] | None = None) -> int:
         recogniser = load_recogniser(args.model, guards=args.guards, **options) if todo else None
         classifier = load_classifier(args.emotion, **options) if todo and args.emotion else None
         start, heard_s = time.perf_counter(), 0.0
-        with tqdm(
-            total=len(files), initial=len(files) - len(todo), unit="file", disable=not sys.stderr.isatty()
-        ) as bar:
+        done = len(files) - len(todo)
+        with (
+            interruptible() as check,
+            tqdm(total=len(files), initial=done, unit="file", disable=not sys.stderr.isatty()) as bar,
+        ):
 
             def show(entry: dict) -> None:
                 nonlocal heard_s
+                check()
                 heard_s += 0.0 if "error" in entry else entry["duration_s"]
                 bar.set_postfix_str(f"RTF {(time.perf_counter() - start) / heard_s:.3f}" if heard_s else "")
                 bar.update()

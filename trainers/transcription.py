@@ -9,7 +9,10 @@ emotions too (`trainers.understanding`).
 import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -52,6 +55,34 @@ class Settings:
     rules: bool | str = False
     segments: bool = False
     """A record with pieces also serves where none are wanted."""
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Within it, gives what to call between files: it raises the KeyboardInterrupt that reading a file swallowed.
+
+    Python drops exceptions in callbacks of C libraries, and soundfile reads by such callbacks: an interruption in one
+    would only make a sound file look truncated.
+    """
+    pressed = False
+
+    def press(number: int, frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def find_audio(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:

@@ -1,12 +1,14 @@
 """Transcribing folders: one bad file is one line, interruptions cost nothing, wrong arguments are said plainly."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from data_scripts.audio import AudioError
 from scripts.transcribe import main
 from trainers import transcription
 from trainers.recognisers import Recogniser
@@ -145,3 +147,25 @@ def test_an_interruption_is_one_line(recordings, tiny_whisper, tmp_path, capsys,
     assert capsys.readouterr().err.splitlines()[-1] == f"interrupted: the same command goes on with {output}"
     assert len(output.read_text(encoding="utf-8").splitlines()) == 2
     assert main(argv) == 0 and "files transcribed" in capsys.readouterr().err
+
+
+def test_an_interruption_that_reading_swallows_is_one(recordings, tiny_whisper, tmp_path, capsys, monkeypatch):
+    """soundfile reads by callbacks, in which Python drops exceptions: the file would only look truncated."""
+    output = tmp_path / "t.jsonl"
+    argv = [str(recordings), "--model", str(tiny_whisper), "--output", str(output), "--device", "cpu"]
+    read = transcription.read_audio
+
+    def interrupted(audio):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise AudioError("truncated", str(audio), "seems truncated") from None
+        return read(audio)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transcription, "read_audio", interrupted)
+        assert main(argv) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert [json.loads(line)["error"] for line in output.read_text().splitlines()]
+    assert main(argv) == 0 and "5 of 5 files transcribed" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
