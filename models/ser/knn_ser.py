@@ -126,7 +126,9 @@ class KNNDatastore:
         batch_size: int = 256,
     ) -> dict[str, float]:
         """Choose beta, k and temperature on validation data, and keep them: the best unweighted average recall of the
-        classes that occur there, then the lowest negative log likelihood, then the larger beta, then the smaller k.
+        classes that occur there, then the larger beta, then the lowest negative log likelihood, then the smaller k.
+
+        So neighbours that make no label better are left out (beta 1), however sure they are.
 
         Args:
             embeddings_BE, logits_BC, labels_B: of the validation utterances, none of which may be in the datastore.
@@ -157,11 +159,11 @@ class KNNDatastore:
                 near_BC = vote(distance_BK[:, :k], near_labels_BK[:, :k], len(self.label_names), temperature)
                 for beta in betas:
                     uar, nll = scores(beta * model_BC + (1 - beta) * near_BC.to(model_BC), labels_B)
-                    rank = (uar, -nll, beta, -k)
+                    rank = (uar, beta, -nll, -k)
                     if best is None or rank > best:
                         best, choice = rank, (beta, k, temperature)
         self.beta, self.k, self.temperature = float(choice[0]), int(choice[1]), float(choice[2])
-        uar, nll = (best[0], -best[1]) if best is not None else without
+        uar, nll = (best[0], -best[2]) if best is not None else without
         settings = {"beta": self.beta, "k": self.k, "temperature": self.temperature}
         return {**settings, "uar": uar, "nll": nll, "uar_model": without[0]}
 

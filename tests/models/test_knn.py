@@ -111,9 +111,10 @@ def test_tuning_finds_the_best_of_the_grid():
             best = max(best, knn_module.scores(mixed, labels)[0])
     assert found["uar"] >= best
     assert make_store().tune(queries, logits, labels) == found
-    # A model that is always right needs no neighbours.
-    sure = torch.nn.functional.one_hot(labels, 3) * 50.0
-    assert store.tune(queries, sure, labels)["beta"] == 1.0
+    # A model that is always right needs no neighbours, even if they are surer of it.
+    for certainty in (50.0, 0.1):
+        right = torch.nn.functional.one_hot(labels, 3) * certainty
+        assert store.tune(queries, right, labels)["beta"] == 1.0
     # A class that is missing from validation does not count.
     assert 0 <= store.tune(queries[::3], logits[::3], labels[::3])["uar"] <= 1
 
