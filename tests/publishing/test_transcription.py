@@ -154,6 +154,8 @@ def test_an_interruption_that_reading_swallows_is_one(recordings, tiny_whisper, 
     output = tmp_path / "t.jsonl"
     argv = [str(recordings), "--model", str(tiny_whisper), "--output", str(output), "--device", "cpu"]
     read = transcription.read_audio
+    # Shells let jobs in the background ignore it, this one as well.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted(audio):
         try:
@@ -162,10 +164,14 @@ def test_an_interruption_that_reading_swallows_is_one(recordings, tiny_whisper, 
             raise AudioError("truncated", str(audio), "seems truncated") from None
         return read(audio)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(transcription, "read_audio", interrupted)
-        assert main(argv) == 130
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(transcription, "read_audio", interrupted)
+            assert main(argv) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "the same command goes on" in capsys.readouterr().err
     assert [json.loads(line)["error"] for line in output.read_text().splitlines()]
     assert main(argv) == 0 and "5 of 5 files transcribed" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
