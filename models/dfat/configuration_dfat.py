@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from .configuration_ser import DEFAULT_LABELS, EncoderSpec, SERConfig, at_least, one_of
+from .configuration_ser import EncoderSpec, SERConfig, at_least, one_of, settle_labels
 
 POOLINGS = ("mean", "statistics", "functionals")
 TEXT_NETWORKS = ("gru", "transformer")
@@ -61,11 +61,7 @@ class DFATConfig(PreTrainedConfig):
     sampling_rate: int = 16_000
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.id2label is None and "num_labels" not in kwargs:
-            self.id2label = dict(enumerate(DEFAULT_LABELS))
-        if self.id2label is not None:
-            self.id2label = {int(index): str(name) for index, name in self.id2label.items()}
-            self.label2id = {name: index for index, name in self.id2label.items()}
+        settle_labels(self, kwargs)
         kwargs.setdefault("custom_pipelines", DFAT_PIPELINE)
         super().__post_init__(**kwargs)
         # Without members it is the empty configuration that transformers compares others with.

@@ -1,5 +1,6 @@
 """Configuration of the emotion classifiers: which encoders, how they are fused, which head, which loss."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,11 +149,7 @@ class SERConfig(PreTrainedConfig):
     sampling_rate: int = 16_000
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.id2label is None and "num_labels" not in kwargs:
-            self.id2label = dict(enumerate(DEFAULT_LABELS))
-        if self.id2label is not None:
-            self.id2label = {int(index): str(name) for index, name in self.id2label.items()}
-            self.label2id = {name: index for index, name in self.id2label.items()}
+        settle_labels(self, kwargs)
         kwargs.setdefault("custom_pipelines", SER_PIPELINE)
         super().__post_init__(**kwargs)
         if self.pooling is None:
@@ -259,6 +256,15 @@ class SERConfig(PreTrainedConfig):
                 f"SERConfig.class_weights is {list(weights)}; give {len(classes)} factors of at least 0, one for "
                 f"each of: {', '.join(classes.values())}"
             )
+
+
+def settle_labels(config: Any, kwargs: Mapping[str, Any]) -> None:
+    """Number the classes of a configuration, those of the binary task where it names none, and the way back."""
+    if config.id2label is None and "num_labels" not in kwargs:
+        config.id2label = dict(enumerate(DEFAULT_LABELS))
+    if config.id2label is not None:
+        config.id2label = {int(index): str(name) for index, name in config.id2label.items()}
+        config.label2id = {name: index for index, name in config.id2label.items()}
 
 
 def as_list(value: Any) -> list[Any]:
