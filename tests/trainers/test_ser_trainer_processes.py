@@ -1,13 +1,11 @@
 """Two CPU processes train an emotion classifier as one does, and go on where they died."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rank_server import run_ranks
 from ser_run import SYSTEMS, train
 
 RUN = Path(__file__).with_name("ser_run.py")
@@ -18,11 +16,7 @@ pytestmark = pytest.mark.slow
 def together(tmp_path_factory):
     """What two ranks make of each system: whole, and again from a checkpoint on."""
     folder = tmp_path_factory.mktemp("two_ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(RUN), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    run_ranks(RUN, [folder], folder / "log", processes=2)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 

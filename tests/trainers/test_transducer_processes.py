@@ -1,14 +1,12 @@
 """Two CPU processes train aligned recognisers as one does: data parallel, ZeRO-2, resumed, at full size in bf16."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rank_server import run_ranks
 
 RUN = Path(__file__).with_name("aligned_run.py")
 DEEPSPEED = Path(__file__).resolve().parents[2] / "configs" / "accelerate" / "deepspeed"
@@ -17,11 +15,7 @@ pytestmark = pytest.mark.slow
 
 def launch(out, *options, processes=2):
     """Runs aligned_run.py and returns what rank 0 wrote."""
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if processes == 2 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, *start, str(RUN), str(out), *map(str, options)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    run_ranks(RUN, [out, *options], out.with_suffix(".log"), processes=processes)
     result = json.loads(out.read_text(encoding="utf-8"))
     assert result["world_size"] == processes
     return result

@@ -2,38 +2,31 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rank_server import free_port, run_ranks
 from tiny_tspc import make_p2t, make_s2p
 
 RUN = Path(__file__).with_name("tiny_run.py")
 pytestmark = pytest.mark.slow
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
-
-
-def launch(out, *options, processes=2, launcher="torchrun"):
+def launch(out, *options, processes=2, accelerate=False):
     """Runs tiny_run.py and returns what rank 0 wrote."""
-    # `accelerate launch --cpu` and MULTI_CPU configs silently start one process; --multi_gpu with use_cpu starts two.
-    starters = {
-        "torchrun": ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", free_port()],
-        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-        + ["--main_process_port", free_port()],
-    }
-    start = ["-m", *starters[launcher]] if processes > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, *start, str(RUN), str(out), *options]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    if not accelerate:
+        run_ranks(RUN, [out, *options], out.with_suffix(".log"), processes=processes)
+    else:
+        # `accelerate launch --cpu` and MULTI_CPU configs silently start one process, --multi_gpu with use_cpu two.
+        start = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        start += ["--main_process_port", str(free_port())]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-m", *start, str(RUN), str(out), *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     result = json.loads(out.read_text(encoding="utf-8"))
     assert result["world_size"] == processes
     return result
@@ -81,7 +74,7 @@ def assert_same(found, expected, tolerance):
 def together(folder, alone):
     """S2P on two ranks, with checkpoints."""
     options = ["--model", str(folder / "s2p"), "--save_steps", "7"]
-    return launch(folder / "s2p-2.json", *options, launcher="accelerate")
+    return launch(folder / "s2p-2.json", *options, accelerate=True)
 
 
 def test_data_parallel(folder, alone, together):
