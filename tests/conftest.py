@@ -8,6 +8,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import fcntl
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +46,15 @@ def shared_data() -> Path:
 def tone() -> np.ndarray:
     """0.5 s of a 220 Hz tone at 16 kHz, float32, shape (8000,)."""
     return (0.1 * np.sin(2 * np.pi * 220 * np.arange(8000) / 16_000)).astype(np.float32)
+
+
+@pytest.fixture
+def ray() -> Iterator[None]:
+    """Ray, for one test of the machine at a time: clusters that start and stop beside each other lose their nodes."""
+    pytest.importorskip("ray", reason="an extra: pip install -e .[ray]")
+    with (Path(tempfile.gettempdir()) / "amvi-ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def pytest_addoption(parser):

@@ -82,9 +82,9 @@ def test_two_processes_write_what_one_does(place, undisturbed):
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_engines_write_what_one_process_does(place, undisturbed, engine):
+def test_engines_write_what_one_process_does(place, undisturbed, engine, request):
     if engine == "ray":
-        pytest.importorskip("ray", reason="an extra: pip install -e .[ray]")
+        request.getfixturevalue("ray")
     options = ["--engine.name", engine, "--engine.num_workers", "2"]
     for command in ("score", "decide", "export"):
         run(ROOT / "scripts" / "curate.py", command, "--config", config(place, engine), *options)

@@ -41,6 +41,7 @@ training:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_planted_faults_are_found_and_dropping_them_pays(shared_data, tmp_path):
     faults = make(shared_data / "vi_words_8k", shared_data / "noise", tmp_path, texts=WORDS)
     config = tmp_path / "train.yaml"

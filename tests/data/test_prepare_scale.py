@@ -116,8 +116,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_ray_cluster_of_two_nodes_writes_the_same_bytes(tmp_path):
-    pytest.importorskip("ray", reason="an extra: pip install -e .[ray]")
+def test_a_ray_cluster_of_two_nodes_writes_the_same_bytes(tmp_path, ray):
     rows = []
     for index in range(9):
         (tmp_path / f"a{index}.flac").write_bytes(encode(voice(0.2 + 0.01 * (index % 7)), "flac"))
@@ -155,7 +154,6 @@ with make_engine("ray", 2) as engine:
 """
 
 
-def test_the_ray_engine_keeps_the_promises_of_an_engine():
-    pytest.importorskip("ray", reason="an extra: pip install -e .[ray]")
+def test_the_ray_engine_keeps_the_promises_of_an_engine(ray):
     done = subprocess.run([sys.executable, "-c", RAY_ENGINE], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and "named" in done.stdout, done.stdout + done.stderr

@@ -1,6 +1,7 @@
 """The table of promises: every fault that is injected reports how often it was survived.
 
-`pytest tests/faults --faults faults.json` runs all of them and writes the table; the suite runs the quick ones.
+`pytest tests/faults --faults faults.json` runs all of them and writes the table; the suites leave out those that only
+repeat a fault elsewhere (`again`).
 """
 
 import csv
@@ -54,6 +55,14 @@ class FaultTable:
 
 
 TABLE = FaultTable()
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--faults"):
+        return
+    repetitions = [item for item in items if item.get_closest_marker("again")]
+    config.hook.pytest_deselected(items=repetitions)
+    items[:] = [item for item in items if item not in repetitions]
 
 
 def pytest_terminal_summary(terminalreporter, config):
