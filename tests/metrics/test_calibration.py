@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import calibration, metrics
 
 from trainers.metrics.calibration import (
     brier_scores,
@@ -24,7 +25,6 @@ def made_up(num_rows=300, num_classes=3, seed=0):
 
 
 def test_values_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the oracle here")
     references_N, probabilities_NC = made_up()
     predictions_N = probabilities_NC.argmax(axis=1)
     found = score_classes(Outcomes.of(LABELS, references_N, probabilities_NC), num_samples=0)
@@ -40,8 +40,6 @@ def test_values_are_those_of_scikit_learn():
 
 
 def test_brier_score_and_reliability_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the oracle here")
-    calibration = pytest.importorskip("sklearn.calibration", reason="scikit-learn is the oracle here")
     references_N, probabilities_NC = made_up(num_classes=2)
     twice = 2 * metrics.brier_score_loss(references_N, probabilities_NC[:, 1])
     assert brier_scores(references_N, probabilities_NC).mean() == pytest.approx(twice)

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from sklearn import metrics
 
 from trainers.checks import ConfigError
 from trainers.metrics.classes import check_classes, class_scores
@@ -20,7 +21,6 @@ def test_scores_of_a_known_confusion():
 
 
 def test_scores_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the oracle here")
     said = [CLASSES[index % 2] for index in range(30)]  # nobody is sad
     heard = [CLASSES[(index * index) % 3] for index in range(30)]
     scores = class_scores(said, heard, CLASSES)

@@ -16,9 +16,6 @@ from models.dfat.audit_dfat import SKOPS_TYPES, check_nodes, load_skops, load_xg
 from models.dfat.classifiers_dfat import predict, to_bytes
 from trainers.dfat.ensemble import fit
 
-skops = pytest.importorskip("skops.io")
-pytest.importorskip("xgboost")
-
 
 @pytest.fixture(scope="module")
 def model():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ser_kit import make_ser, make_waveforms
+from sklearn import neighbors
 
 from models.ser import CheckpointError, KNNDatastore, SERForAudioClassification
 from models.ser import knn_ser as knn_module
@@ -44,7 +45,6 @@ def test_probabilities_are_what_loops_compute(k, temperature):
 
 @pytest.mark.parametrize("k", [1, 5, 32])
 def test_it_is_what_scikit_learn_computes(k):
-    neighbors = pytest.importorskip("sklearn.neighbors", reason="scikit-learn is the oracle here")
     store, queries = make_store(k=k, temperature=0.7), random(40, 6, seed=7) + 1.5
     oracle = neighbors.KNeighborsClassifier(
         k, algorithm="brute", weights=lambda distances: np.exp(-(distances - distances[:, :1]) / 0.7)

@@ -4,6 +4,7 @@ import itertools
 import sqlite3
 
 import numpy as np
+import optuna
 import pytest
 
 from models.dfat import DFATConfig, Member
@@ -26,8 +27,6 @@ from trainers.dfat.ensemble import (
 from trainers.dfat.text import text_features, tokenize, train_network, train_tokenizer
 from trainers.dfat.tuning import STUDY_FILE, tune
 
-pytest.importorskip("xgboost")
-optuna = pytest.importorskip("optuna")
 XGB = {"num_rounds": 5, "max_depth": 2, "learning_rate": 0.3}
 
 
